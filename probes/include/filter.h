@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Who is traced: threads of the target's process tree and of --also processes, and the
+ * sockets that these threads touched. No entry = not ours = nothing is read or recorded.
+ */
+
+/* All we know of a traced thread; found once per program by its tid. */
+struct thread_state {
+	u64 enter_ns;   /* entry of the running system call, 0 none */
+	u64 task;       /* stamp taken there */
+	u64 sock;       /* socket of its descriptor */
+	u64 arg1, arg2; /* second and third argument */
+	u64 slot;       /* where the agent publishes the running task, 0 no agent */
+	u64 out_ns;     /* switched out since, 0 on a CPU */
+	u64 wake_ns;    /* last sched_waking */
+	u64 wake_sock;  /* the socket that caused it */
+	u32 tgid;
+	u32 seq;
+	s32 fd;
+	u32 waker_tid;
+	s32 timeout_ms;
+	u16 nr;
+	u16 out_state;
+	u16 out_cpu;
+	u16 wake_cpu;
+	u8 class;
+	u8 flags;
+	u8 wake_flags;
+	u8 keep;        /* read and write: its descriptor is one that we record */
+};
+BPF_HASH(threads, u32, struct thread_state, 16384);
+
+/* What the session tells the programs after they are loaded. */
+struct config {
+	u32 seed_tid;   /* the held target, in the tracer's pid namespace; traced from its exec on */
+	u32 seed_pidns; /* inode of that namespace */
+	u32 recording;  /* 0: write nothing */
+	u32 spare;
+};
+BPF_ARRAY(config, struct config, 1);
+
+/* Class of each system call by number; the session fills it from its table of names. */
+#define CLASS_OTHER 0       /* recorded only if it took SLOW_NS */
+#define CLASS_SEND 1        /* descriptor of a socket; bytes go out */
+#define CLASS_RECV 2
+#define CLASS_WRITE 3       /* as SEND, RECV; only sockets, pipes and descriptors that epoll watches */
+#define CLASS_READ 4
+#define CLASS_EPOLL_WAIT 5
+#define CLASS_EPOLL_CTL 6
+#define CLASS_ACCEPT 7
+#define CLASS_CONNECT 8
+#define CLASS_SOCKET 9      /* returns a new descriptor */
+#define CLASS_FD 10         /* any other with a descriptor first */
+#define CLASS_PLAIN 11      /* recorded, no descriptor */
+#define CLASS_PRCTL 12
+#define SLOW_NS 1000000
+BPF_ARRAY(syscall_class, u32, 512);
+
+/* Descriptors that epoll watches: key tgid << 32 | fd. */
+BPF_HASH(watched, u64, u32, 65536);
+
+struct sock_state {
+	u64 id;
+	u32 ino;
+	u32 tcp;
+};
+BPF_HASH(socks, u64, struct sock_state, 65536);
+
+/* Listening ports of traced processes: a connection is ours before it is accepted. */
+struct listen_key { u32 netns; u32 port; };
+BPF_HASH(listeners, struct listen_key, u32, 4096);
+
+/* What this CPU is doing between an interrupt and the socket that its packet reaches. */
+struct cpu_state {
+	u64 irq_ns, raise_ns, raise_irq_ns, softirq_ns;
+	u64 rx_ns, rx_skb;
+	u64 probe_sk, probe_skb;
+	u64 ready_sock;
+	u64 queue_skb, queue_ns;
+	u64 sendmsg_sk, sendmsg_ns;
+	u32 irq, in_irq, raise_irq, iif;
+	u32 seq, len, srtt, ready_tid, active;
+};
+BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
+
+static __always_inline struct cpu_state *this_cpu(void)
+{
+	u32 zero = 0;
+	return cpu_states.lookup(&zero);
+}
+
+static __always_inline struct thread_state *this_thread(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	return threads.lookup(&tid);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Reads of kernel memory by BTF offset. The loader passes every O_* as a define, read from
+ * /sys/kernel/btf/vmlinux: struct layouts move between kernels (research: six of ours did
+ * between 6.1 and 7.2), and bcc does not relocate.
+ */
+#define RD(type, base, off) \
+	({ type _v = 0; bpf_probe_read_kernel(&_v, sizeof(_v), (void *)((u64)(base) + (off))); _v; })
+
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFIFO 0010000
+#define IPPROTO_TCP 6
+#define AF_INET 2
+#define AF_INET6 10
+#define NET_RX_SOFTIRQ 3
+#define NO_SYSCALL 65535
+
+struct regs3 { u64 dx, si, di; }; /* contiguous in x86-64's pt_regs: one read for three arguments */

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Hooks: tcp_sendmsg_locked, net_dev_queue, net_dev_start_xmit, netif_receive_skb.
+ * Cost: a few stores per packet of the machine; a look-up per packet handed to a device.
+ * Cannot see: pure acknowledgements (no table reads them).
+ *
+ * Not hooked: net_dev_xmit (on lo and veth it fires after the receiver has the packet; the
+ * hand-over is net_dev_start_xmit) and netif_rx (same packet as netif_receive_skb; the peer's
+ * packet is paired by socket and sequence number).
+ */
+int on_tcp_sendmsg_locked(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct cpu_state *p = this_cpu();
+	if (!p)
+		return 0;
+	p->sendmsg_sk = ctx->args[0];
+	p->sendmsg_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+int on_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct cpu_state *p = this_cpu();
+	if (!p)
+		return 0;
+	p->queue_skb = ctx->args[0];
+	p->queue_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 skb = ctx->args[0], dev = ctx->args[1];
+	u64 sk = RD(u64, skb, O_SKB_SK);
+	if (!sk)
+		return 0;
+	struct sock_state *s = socks.lookup(&sk);
+	if (!s)
+		return 0;
+	u32 seq = 0, len = RD(u32, skb, O_SKB_LEN);
+	u8 flags = 0;
+	u64 head = RD(u64, skb, O_SKB_HEAD);
+	if (s->tcp) {
+		u64 th = head + RD(u16, skb, O_SKB_TRANSPORT);
+		u32 before = th - RD(u64, skb, O_SKB_DATA);
+		u32 doff = RD(u8, th, 12) >> 4;
+		u8 bits = RD(u8, th, 13);
+		len = len - before - doff * 4;
+		flags = FLAG_TCP;
+		if (bits & 2)
+			flags |= FLAG_SYN;
+		else if (!len)
+			return 0;
+		seq = bpf_ntohl(RD(u32, th, 4));
+	}
+	struct cpu_state *p = this_cpu();
+	if (!p)
+		return 0;
+	if (p->softirq_ns)
+		flags |= FLAG_SOFTIRQ;
+	u64 now = bpf_ktime_get_ns();
+	struct ev_transmit *e = reserve(KIND_TRANSMIT, now, bpf_get_current_pid_tgid(), flags);
+	if (!e)
+		return 0;
+	e->sock = s->id;
+	e->seq = seq;
+	e->len_bytes = len;
+	e->ifindex = RD(u32, dev, O_DEV_IFINDEX);
+	e->netns = RD(u32, RD(u64, dev, O_DEV_NET), O_NET_INUM);
+	e->segs = RD(u16, head + RD(u32, skb, O_SKB_END), O_SHINFO_GSO_SEGS);
+	if (p->queue_skb == skb)
+		e->queue_age_ns = now - p->queue_ns;
+	if (p->sendmsg_sk == sk)
+		e->sendmsg_age_ns = now - p->sendmsg_ns;
+	submit(e);
+	return 0;
+}
+
+int on_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct cpu_state *p = this_cpu();
+	if (!p || !p->softirq_ns)
+		return 0;
+	p->rx_skb = ctx->args[0];
+	p->rx_ns = bpf_ktime_get_ns();
+	return 0;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Hooks: sched_switch, sched_waking (raw tracepoints). One record per stretch off the CPU.
+ * Cost: two look-ups per switch of the machine, one per waking.
+ * Cannot see: sched_wakeup is left out: it says when the thread was enqueued, a few us after
+ * sched_waking, and no table reads it; the run queue begins at the waking.
+ */
+int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 wakee = ctx->args[0];
+	u32 tid = RD(u32, wakee, O_TASK_PID);
+	struct thread_state *t = threads.lookup(&tid);
+	if (!t)
+		return 0;
+	struct cpu_state *p = this_cpu();
+	u32 self = bpf_get_current_pid_tgid();
+	t->wake_ns = bpf_ktime_get_ns();
+	t->wake_cpu = bpf_get_smp_processor_id();
+	t->waker_tid = self;
+	t->wake_sock = 0;
+	t->wake_flags = 0;
+	if (p) {
+		if (p->softirq_ns)
+			t->wake_flags = FLAG_SOFTIRQ;
+		if (p->ready_sock && p->ready_tid == self)
+			t->wake_sock = p->ready_sock;
+		p->ready_sock = 0;
+	}
+	return 0;
+}
+
+int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 prev = ctx->args[1], next = ctx->args[2];
+	u32 prev_tid = RD(u32, prev, O_TASK_PID);
+	u32 next_tid = RD(u32, next, O_TASK_PID);
+	struct thread_state *t;
+	u64 now;
+	if (prev_tid) {
+		t = threads.lookup(&prev_tid);
+		if (t) {
+			t->out_ns = bpf_ktime_get_ns();
+			t->out_state = ctx->args[0] ? 0 : ctx->args[3];
+			t->out_cpu = bpf_get_smp_processor_id();
+		}
+	}
+	if (!next_tid)
+		return 0;
+	t = threads.lookup(&next_tid);
+	if (!t || !t->out_ns)
+		return 0;
+	now = bpf_ktime_get_ns();
+	u8 flags = 0;
+	u64 wake = 0;
+	if (t->out_state) {
+		flags = t->wake_flags;
+		if (t->wake_ns >= t->out_ns)
+			wake = t->wake_ns - t->out_ns;
+		else
+			flags |= FLAG_WOKEN_EARLY;
+	}
+	struct ev_off_cpu *e = reserve(KIND_OFF_CPU, t->out_ns, next_tid, flags);
+	if (e) {
+		e->dur_ns = now - t->out_ns;
+		e->wake_ns = wake;
+		e->state = t->out_state;
+		e->nr = t->nr;
+		e->in_cpu = e->cpu;
+		e->cpu = t->out_cpu;
+		if (t->out_state) {
+			e->sock = t->wake_sock;
+			e->waker_tid = t->waker_tid;
+			e->wake_cpu = t->wake_cpu;
+		}
+		submit(e);
+	}
+	t->out_ns = 0;
+	t->wake_sock = 0;
+	return 0;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Hooks: tcp_probe, sk_data_ready, inet_sock_set_state, tcp_retransmit_skb, tcp_destroy_sock.
+ * Cost: one look-up per packet or change of any socket of the machine; a record for ours.
+ * Cannot see: the way of a packet that waited in a socket's backlog (no softirq around it).
+ *
+ * sock_send_length and sock_recv_length are not hooked: the descriptor walk of syscalls.bpf.c
+ * gives the socket, and the system call's result the length, on kernels without them too.
+ */
+int on_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0], skb = ctx->args[1];
+	if (!socks.lookup(&sk))
+		return 0;
+	struct cpu_state *p = this_cpu();
+	if (!p)
+		return 0;
+	/* tcp_rcv_established: skb->data is the TCP header */
+	u64 th = RD(u64, skb, O_SKB_DATA);
+	u32 doff = RD(u8, th, 12) >> 4;
+	p->probe_sk = sk;
+	p->probe_skb = skb;
+	p->seq = bpf_ntohl(RD(u32, th, 4));
+	p->len = RD(u32, skb, O_SKB_LEN) - doff * 4;
+	p->srtt = RD(u32, sk, O_TCP_SRTT) >> 3;
+	p->iif = RD(u32, skb, O_SKB_IIF);
+	return 0;
+}
+
+int on_sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0];
+	struct sock_state *s = socks.lookup(&sk);
+	if (!s)
+		return 0;
+	struct cpu_state *p = this_cpu();
+	if (!p)
+		return 0;
+	u64 now = bpf_ktime_get_ns();
+	u32 tid = bpf_get_current_pid_tgid();
+	u64 softirq = p->softirq_ns;
+	p->ready_sock = s->id;
+	p->ready_tid = tid;
+	struct ev_receive *e = reserve(KIND_RECEIVE, now, tid, softirq ? FLAG_SOFTIRQ : 0);
+	if (!e)
+		return 0;
+	e->sock = s->id;
+	if (p->probe_sk == sk) {
+		e->flags |= FLAG_TCP;
+		e->seq = p->seq;
+		e->len_bytes = p->len;
+		e->srtt_us = p->srtt;
+		e->ifindex = p->iif;
+	}
+	if (softirq) {
+		p->active = 1;
+		e->softirq_age_ns = now - softirq;
+		if (p->raise_ns)
+			e->raise_age_ns = now - p->raise_ns;
+		if (p->raise_irq_ns) {
+			e->irq_age_ns = now - p->raise_irq_ns;
+			e->irq = p->raise_irq;
+		}
+		if (p->rx_skb && (p->probe_sk != sk || p->rx_skb == p->probe_skb)) {
+			e->flags |= FLAG_PACKET;
+			e->rx_age_ns = now - p->rx_ns;
+		}
+	}
+	p->probe_sk = 0;
+	submit(e);
+	return 0;
+}
+
+int on_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0];
+	u32 oldstate = ctx->args[1], newstate = ctx->args[2];
+	struct sock_state *s = socks.lookup(&sk);
+	if (RD(u16, sk, O_SK_PROTOCOL) != IPPROTO_TCP)
+		return 0;
+	if (!s) {
+		if (oldstate != 3 || newstate != 1)
+			return 0;
+		struct listen_key k = {};
+		k.netns = RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM);
+		k.port = RD(u16, sk, O_SK_NUM);
+		if (!listeners.lookup(&k))
+			return 0;
+		s = new_socket(sk, 0);
+	} else if (newstate == 1) {
+		emit_socket(sk, s); /* its addresses are known now */
+	} else if (newstate == 10) {
+		struct listen_key k = {};
+		u32 one = 1;
+		k.netns = RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM);
+		k.port = RD(u16, sk, O_SK_NUM);
+		listeners.update(&k, &one);
+	}
+	if (!s)
+		return 0;
+	u64 now = bpf_ktime_get_ns();
+	struct cpu_state *p = this_cpu();
+	struct ev_socket_state *e = reserve(KIND_SOCKET_STATE, now, bpf_get_current_pid_tgid(), 0);
+	if (!e)
+		return 0;
+	e->sock = s->id;
+	e->oldstate = oldstate;
+	e->newstate = newstate;
+	if (p && p->softirq_ns) {
+		e->flags = FLAG_SOFTIRQ;
+		e->softirq_age_ns = now - p->softirq_ns;
+		if (p->raise_ns)
+			e->raise_age_ns = now - p->raise_ns;
+		if (p->raise_irq_ns) {
+			e->irq_age_ns = now - p->raise_irq_ns;
+			e->irq = p->raise_irq;
+		}
+		if (p->rx_skb) {
+			e->flags |= FLAG_PACKET;
+			e->rx_age_ns = now - p->rx_ns;
+			p->active = 1;
+		}
+	}
+	submit(e);
+	return 0;
+}
+
+int on_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0], skb = ctx->args[1];
+	struct sock_state *s = socks.lookup(&sk);
+	if (!s)
+		return 0;
+	struct ev_retransmit *e = reserve(KIND_RETRANSMIT, bpf_ktime_get_ns(),
+					  bpf_get_current_pid_tgid(), FLAG_TCP);
+	if (!e)
+		return 0;
+	e->sock = s->id;
+	e->seq = RD(u32, skb, O_SKB_CB); /* tcp_skb_cb.seq is its first field */
+	e->len_bytes = RD(u32, skb, O_SKB_LEN);
+	submit(e);
+	return 0;
+}
+
+int on_tcp_destroy_sock(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0];
+	socks.delete(&sk);
+	return 0;
+}

@@ -1,0 +1,1 @@
+"""Recording: load the probes, hold and release the target, drain the rings."""

@@ -1,0 +1,59 @@
+"""Which program sits on which hook, from which level on: the table that `info` shows.
+
+Levels: 1 system calls, scheduler and tasks; 2 adds sockets; 3 adds packets and interrupts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One program on one raw tracepoint.
+
+    `args` is how many leading arguments it reads; a required hook that is missing stops the
+    session, another one becomes rung `absent`.
+    """
+
+    tracepoint: str
+    function: str
+    args: int
+    level: int
+    required: bool = False
+
+
+HOOKS = (
+    Hook("sched_process_fork", "on_fork", 2, 1, required=True),
+    Hook("sched_process_exec", "on_exec", 2, 1, required=True),
+    Hook("sched_process_exit", "on_exit", 1, 1, required=True),
+    Hook("sched_switch", "on_sched_switch", 4, 1, required=True),
+    Hook("sched_waking", "on_sched_waking", 1, 1, required=True),
+    Hook("tcp_probe", "on_tcp_probe", 2, 2),
+    Hook("sk_data_ready", "on_sk_data_ready", 1, 2),
+    Hook("inet_sock_set_state", "on_inet_sock_set_state", 3, 2),
+    Hook("tcp_retransmit_skb", "on_tcp_retransmit_skb", 2, 2),
+    Hook("tcp_destroy_sock", "on_tcp_destroy_sock", 1, 1),
+    Hook("tcp_sendmsg_locked", "on_tcp_sendmsg_locked", 1, 3),
+    Hook("net_dev_queue", "on_net_dev_queue", 1, 3),
+    Hook("net_dev_start_xmit", "on_net_dev_start_xmit", 2, 3),
+    Hook("netif_receive_skb", "on_netif_receive_skb", 1, 3),
+    Hook("softirq_raise", "on_softirq_raise", 1, 3),
+    Hook("softirq_entry", "on_softirq_entry", 1, 3),
+    Hook("softirq_exit", "on_softirq_exit", 1, 3),
+    Hook("irq_handler_entry", "on_irq_handler_entry", 2, 3),
+    Hook("irq_handler_exit", "on_irq_handler_exit", 1, 3),
+    Hook("napi_poll", "on_napi_poll", 3, 3),
+    # last: from here on system calls are seen
+    Hook("sys_exit", "on_sys_exit", 2, 1, required=True),
+    Hook("sys_enter", "on_sys_enter", 2, 1, required=True),
+)
+SOURCES = (
+    "process.bpf.c",
+    "syscalls.bpf.c",
+    "scheduler.bpf.c",
+    "sockets.bpf.c",
+    "packets.bpf.c",
+    "interrupts.bpf.c",
+)
+INCLUDES = ("record.h", "kernel.h", "filter.h", "emit.h", "socket.h")

@@ -1,0 +1,201 @@
+"""Compile, load and attach the probes with bcc: the only place that uses it.
+
+All sources are one object (one compilation is 1 s, six would be six). A hook's arguments are
+checked against the kernel's own prototype before it is used; what could not be attached is
+kept as rung `absent` with the reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES, Hook
+from tracer.capture.offsets import offset_defines
+from tracer.capture.shim import write_shim
+from tracer.errors import Prerequisite
+from tracer.events.header import load as load_header
+from tracer.paths import probes_dir
+from tracer.system import syscalls
+from tracer.system.bcc_module import find_bcc
+from tracer.system.btf import Btf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = os.sysconf("SC_PAGESIZE")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A hook and the rung that it was loaded on; `reason` only if that is `absent`."""
+
+    hook: str
+    rung: str
+    reason: str | None = None
+
+
+def source_text() -> str:
+    """Return all probe sources as one C text; bcc rewrites only the main file."""
+    folder = probes_dir()
+    parts = [(folder / "include" / name).read_text() for name in INCLUDES]
+    parts += [(folder / name).read_text() for name in SOURCES]
+    return "\n".join(parts)
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[list[str]]:
+    """Keep what libbcc prints to descriptor 2 for our own message."""
+    lines: list[str] = []
+    with tempfile.TemporaryFile() as sink:
+        saved = os.dup(2)
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            sink.seek(0)
+            lines += sink.read().decode(errors="replace").splitlines()
+
+
+class Loader:
+    """The loaded probes of one session; close() takes every program and map out of the kernel."""
+
+    def __init__(self, level: int, ring_bytes: int, btf: Btf | None = None) -> None:
+        """Compile and load; nothing is attached yet.
+
+        Args:
+            level: 1..3, see hooks.py.
+            ring_bytes: size of the BPF ring, a power of two, at least one page.
+            btf: the kernel's BTF if the caller has read it already.
+
+        Raises:
+            Prerequisite: no bcc, no BTF, no permission, or the verifier refused.
+
+        """
+        bcc, self.bcc_version, _path = find_bcc()
+        try:
+            self._btf = btf or Btf.load()
+        except OSError as error:
+            raise Prerequisite(
+                "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
+                "boot a kernel with CONFIG_DEBUG_INFO_BTF=y (Debian's own kernels have it)",
+            ) from error
+        self.level = level
+        self.ring_bytes = ring_bytes
+        self.probes: list[Probe] = []
+        self._bcc = bcc
+        self._attached: list[str] = []
+        here = Path.cwd()
+        with tempfile.TemporaryDirectory(prefix="awaitscope-shim-") as shim:
+            write_shim(Path(shim))
+            before = os.environ.get("BCC_KERNEL_SOURCE")
+            os.environ["BCC_KERNEL_SOURCE"] = shim
+            try:
+                with _captured_stderr() as said:
+                    self._bpf = self._compile(said)
+            finally:
+                os.chdir(here)  # bcc changes into the header tree while it compiles
+                if before is None:
+                    del os.environ["BCC_KERNEL_SOURCE"]
+                else:
+                    os.environ["BCC_KERNEL_SOURCE"] = before
+        self._fill_syscall_classes()
+
+    def _compile(self, said: list[str]) -> Any:  # noqa: ANN401 (bcc is untyped)
+        flags = [
+            "-Wno-everything",
+            f"-DRING_PAGES={self.ring_bytes // PAGE}",
+            f"-DNR_EPOLL_PWAIT2={syscalls.NUMBER['epoll_pwait2']}",
+            "-DEPOLL_STRIDE=12",
+            "-DEPOLL_DATA=4",
+            *offset_defines(self._btf),
+        ]
+        try:
+            return self._bcc.BPF(text=source_text(), cflags=flags)
+        except Exception as error:
+            raise Prerequisite(
+                f"the probes do not compile: {error} {' / '.join(said[-3:])}",
+                "run `awaitscope doctor`",
+            ) from error
+
+    def _fill_syscall_classes(self) -> None:
+        table = self._bpf["syscall_class"]
+        for nr, cls in syscalls.CLASS_OF.items():
+            table[ctypes.c_uint(nr)] = ctypes.c_uint(cls)
+
+    def attach(self) -> None:
+        """Attach every hook of the level; from here on the kernel runs our programs."""
+        for hook in HOOKS:
+            if hook.level > self.level:
+                continue
+            reason = self._attach_one(hook)
+            if reason and hook.required:
+                raise Prerequisite(
+                    f"the required hook {hook.tracepoint} cannot be used: {reason}",
+                    "run `sudo awaitscope doctor`",
+                )
+            self.probes.append(
+                Probe(hook.tracepoint, "absent" if reason else "raw_tracepoint", reason)
+            )
+
+    def _attach_one(self, hook: Hook) -> str | None:
+        available = self._btf.raw_tracepoint_args(hook.tracepoint)
+        if available is None:
+            return "this kernel has no such tracepoint"
+        if available < hook.args:
+            return f"the tracepoint has {available} arguments, {hook.args} are needed"
+        with _captured_stderr() as said:
+            try:
+                self._bpf.attach_raw_tracepoint(
+                    tp=hook.tracepoint.encode(), fn_name=hook.function.encode()
+                )
+            except Exception as error:  # noqa: BLE001 (bcc raises bare Exception)
+                return f"{error} {' '.join(said[-2:])}".strip()
+        self._attached.append(hook.tracepoint)
+        return None
+
+    @property
+    def ring_fd(self) -> int:
+        """Return the ring map's descriptor."""
+        return int(self._bpf["ring"].map_fd)
+
+    def configure(self, *, seed_tid: int, seed_pidns: int) -> None:
+        """Name the held target by its tid in our pid namespace and that namespace's inode."""
+        table = self._bpf["config"]
+        table[ctypes.c_int(0)] = table.Leaf(seed_tid, seed_pidns, 1, 0)
+
+    def seed_thread(self, tid: int, tgid: int) -> None:
+        """Trace a thread that exists already (root pid namespace)."""
+        table = self._bpf["threads"]
+        leaf = table.Leaf()
+        leaf.tgid = tgid
+        leaf.nr = 65535
+        table[ctypes.c_uint(tid)] = leaf
+
+    def counters(self, name: str) -> list[list[int]]:
+        """Return a per-CPU counter table, `seen` or `lost`: [kind][cpu]."""
+        table = self._bpf[name]
+        count = load_header().constants["KIND_MAX"]
+        return [[int(v) for v in table[ctypes.c_int(kind)]] for kind in range(count)]
+
+    def open_threads(self) -> dict[int, Any]:
+        """Return the state of all traced threads by tid: what is still running at the end."""
+        return {int(key.value): leaf for key, leaf in self._bpf["threads"].items()}
+
+    def detach(self) -> None:
+        """Take the programs off their hooks; maps stay readable."""
+        for tracepoint in self._attached:
+            self._bpf.detach_raw_tracepoint(tp=tracepoint.encode())
+        self._attached.clear()
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        self.detach()
+        self._bpf.cleanup()

@@ -1,0 +1,81 @@
+"""The struct offsets that the probes read, as defines, from the running kernel's BTF."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracer.errors import Prerequisite
+
+if TYPE_CHECKING:
+    from tracer.system.btf import Btf
+
+_OFFSETS = {
+    "O_TASK_PID": ("task_struct", "pid"),
+    "O_TASK_TGID": ("task_struct", "tgid"),
+    "O_TASK_COMM": ("task_struct", "comm"),
+    "O_TASK_FILES": ("task_struct", "files"),
+    "O_TASK_EXIT_CODE": ("task_struct", "exit_code"),
+    "O_TASK_THREAD_PID": ("task_struct", "thread_pid"),
+    "O_PID_LEVEL": ("pid", "level"),
+    "O_PID_NUMBERS": ("pid", "numbers"),
+    "O_UPID_NR": ("upid", "nr"),
+    "O_UPID_NS": ("upid", "ns"),
+    "O_PIDNS_INUM": ("pid_namespace", "ns.inum"),
+    "O_FILES_FDT": ("files_struct", "fdt"),
+    "O_FDT_FD": ("fdtable", "fd"),
+    "O_FDT_MAX_FDS": ("fdtable", "max_fds"),
+    "O_FILE_INODE": ("file", "f_inode"),
+    "O_FILE_PRIVATE": ("file", "private_data"),
+    "O_INODE_MODE": ("inode", "i_mode"),
+    "O_INODE_INO": ("inode", "i_ino"),
+    "O_SOCKET_SK": ("socket", "sk"),
+    "O_SK_FAMILY": ("sock", "__sk_common.skc_family"),
+    "O_SK_PROTOCOL": ("sock", "sk_protocol"),
+    "O_SK_NET": ("sock", "__sk_common.skc_net"),
+    "O_SK_COOKIE": ("sock", "__sk_common.skc_cookie"),
+    "O_SK_NUM": ("sock", "__sk_common.skc_num"),
+    "O_SK_DPORT": ("sock", "__sk_common.skc_dport"),
+    "O_SK_RCV_SADDR": ("sock", "__sk_common.skc_rcv_saddr"),
+    "O_SK_DADDR": ("sock", "__sk_common.skc_daddr"),
+    "O_SK_V6_RCV_SADDR": ("sock", "__sk_common.skc_v6_rcv_saddr"),
+    "O_SK_V6_DADDR": ("sock", "__sk_common.skc_v6_daddr"),
+    "O_NET_INUM": ("net", "ns.inum"),
+    "O_TCP_WRITE_SEQ": ("tcp_sock", "write_seq"),
+    "O_TCP_COPIED_SEQ": ("tcp_sock", "copied_seq"),
+    "O_TCP_SRTT": ("tcp_sock", "srtt_us"),
+    "O_SKB_SK": ("sk_buff", "sk"),
+    "O_SKB_LEN": ("sk_buff", "len"),
+    "O_SKB_DATA": ("sk_buff", "data"),
+    "O_SKB_HEAD": ("sk_buff", "head"),
+    "O_SKB_END": ("sk_buff", "end"),
+    "O_SKB_CB": ("sk_buff", "cb"),
+    "O_SKB_IIF": ("sk_buff", "skb_iif"),
+    "O_SKB_TRANSPORT": ("sk_buff", "transport_header"),
+    "O_SHINFO_GSO_SEGS": ("skb_shared_info", "gso_segs"),
+    "O_DEV_IFINDEX": ("net_device", "ifindex"),
+    "O_DEV_NET": ("net_device", "nd_net"),
+    "O_NAPI_DEV": ("napi_struct", "dev"),
+    "O_NAPI_ID": ("napi_struct", "napi_id"),
+    "O_REGS_DX": ("pt_regs", "dx"),
+    "O_REGS_R10": ("pt_regs", "r10"),
+}
+
+
+def offset_defines(btf: Btf) -> list[str]:
+    """Return `-DO_NAME=bytes` for every offset.
+
+    Raises:
+        Prerequisite: this kernel's BTF lacks one; the message names it.
+
+    """
+    flags = []
+    for name, (struct, member) in _OFFSETS.items():
+        try:
+            flags.append(f"-D{name}={btf.offset(struct, member)}")
+        except KeyError as error:
+            raise Prerequisite(
+                f"this kernel's BTF has no {struct}.{member}, which the probes read",
+                "please report the kernel version: it is not supported yet",
+            ) from error
+    flags.append(f"-DO_UPID_SIZE={btf.sizeof('upid')}")
+    return flags

@@ -1,0 +1,1 @@
+"""Event records: one definition in `probes/include/record.h`, read here."""
