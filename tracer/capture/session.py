@@ -1,0 +1,312 @@
+"""One recording, from the held target to a folder of raw records.
+
+The loop copies bytes and forwards signals; everything that can be done later is done later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer import __version__, agent
+from tracer.capture import also
+from tracer.capture.leftover import open_records, seed_records
+from tracer.capture.loader import Loader
+from tracer.capture.ring import KernelRing
+from tracer.capture.target import Target, User, check_output_folder, environment_of, invoking_user
+from tracer.errors import Prerequisite, TracerFailed
+from tracer.events.header import load as load_header
+from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder
+from tracer.store.ringfile import RingFile, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_KIND_OFFSET = 8 + 14  # ring header, then ts_ns, tid, cpu: see the head in record.h
+_SCAN_S = 0.1
+
+
+@dataclass
+class Options:
+    """What to record and where; sizes in bytes, times in seconds."""
+
+    command: list[str]
+    output: Path | None = None
+    level: int = 3
+    also: list[str] = field(default_factory=list)
+    duration_s: float | None = None
+    force: bool = False
+    ring_bytes: int = 1 << 25
+    agent_slots: int = 1 << 16
+    poll_s: float = 0.02
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A finished recording, not yet finalised; `exit_code` is the target's own."""
+
+    folder: TraceFolder
+    user: User
+    exit_code: int
+
+
+def record(options: Options, say: Callable[[str], None]) -> Recording:
+    """Run the command under trace and leave raw records behind.
+
+    Args:
+        options: what and where.
+        say: tells the user one line of progress (stderr).
+
+    Raises:
+        AwaitscopeError: before the command was released; it has not run then.
+
+    """
+    return _Session(options, say).run()
+
+
+class _Session:
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._say = say
+        self._user = invoking_user()
+        self._rings: dict[str, tuple[RingFile, int]] = {}
+        self._known: set[int] = set()
+        self._next_scan = self._next_loss = 0.0
+        self._began_ns = time.monotonic_ns()
+
+    def run(self) -> Recording:
+        options, user = self._options, self._user
+        if os.geteuid() != 0:
+            raise Prerequisite(
+                "tracing needs root: it loads programs into the kernel",
+                "sudo " + " ".join([shutil.which("awaitscope") or "awaitscope", "run -- ..."]),
+            )
+        env = environment_of(user)
+        roots = [also.resolve(spec) for spec in options.also]
+        if options.output:
+            check_output_folder(options.output, force=options.force)
+        cache = Path(user.home if user.uid else "/root") / ".cache" / "awaitscope"
+        python = agent.python_of(options.command, env)
+        folder = self._make_folder(options, user)
+        self._folder = folder
+        prebuilt = self._prebuild(python, cache) if python else None
+        env = agent.environment(env, folder.live, cache, options.agent_slots)
+        held = Target(options.command, env, user)
+        try:
+            loader = Loader(options.level, options.ring_bytes)
+        except BaseException:
+            held.abandon()
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        try:
+            loader.attach()
+            loader.configure(
+                seed_tid=held.tid, seed_pidns=Path("/proc/self/ns/pid").stat().st_ino
+            )
+            self._ring = KernelRing(loader.ring_fd, options.ring_bytes)
+            self._raw = os.open(
+                folder.raw / KERNEL_RAW, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+            )
+            self._loader = loader
+            self._seed(roots)
+        except BaseException:
+            held.abandon()
+            loader.close()
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
+        manifest = self._manifest(held, prebuilt)
+        folder.write_manifest(manifest)
+        try:
+            armed = (time.monotonic_ns() - self._began_ns) / 1e9
+            self._say(f"recording {' '.join(options.command)} (armed in {armed:.1f} s)")
+            released_ns = time.monotonic_ns()
+            held.release()
+            code = self._loop(held)
+            self._finish(manifest, released_ns)
+        finally:
+            self._ring.close()
+            loader.close()
+        while code is None:
+            code = held.wait(1.0)
+        manifest["exit_code"] = code
+        folder.write_manifest(manifest)
+        return Recording(folder, user, code)
+
+    def _prebuild(self, python: Path, cache: Path) -> str | None:
+        """Build the agent as the invoking user; return the reason if that cannot be done."""
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            reason: str | None = "build_failed: the builder ended early"
+            with contextlib.suppress(Exception):
+                if self._user.dropped:
+                    os.initgroups(self._user.name, self._user.gid)
+                    os.setgid(self._user.gid)
+                    os.setuid(self._user.uid)
+                    os.environ["HOME"] = self._user.home
+                reason = agent.prebuild(python, cache)
+            os.write(write, (reason or "").encode()[:4000])
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            said = pipe.read().decode(errors="replace")
+        os.waitpid(child, 0)
+        return said or None
+
+    def _make_folder(self, options: Options, user: User) -> TraceFolder:
+        name = Path(options.command[0]).name
+        path = options.output or Path(f"awaitscope-{name}-{os.getpid()}.trace")
+        check_output_folder(path, force=options.force)
+        if path.exists():
+            if not (path / "manifest.json").exists():
+                raise TracerFailed(f"{path} exists and is no trace", "choose another -o")
+            shutil.rmtree(path)
+        folder = TraceFolder(path)
+        try:
+            folder.create(user.uid, user.gid)
+        except OSError as error:
+            raise TracerFailed(
+                f"the trace folder {path} cannot be made: {error.strerror}", "choose another -o"
+            ) from error
+        return folder
+
+    def _seed(self, roots: list[int]) -> None:
+        """Trace the --also trees; twice, for what was forked between look and entry."""
+        seen: dict[int, also.Thread] = {}
+        for _ in range(2):
+            for root in roots:
+                for thread in also.threads_of(root):
+                    if thread.tid not in seen:
+                        self._loader.seed_thread(thread.tid, thread.tgid)
+                        seen[thread.tid] = thread
+        write_all(self._raw, memoryview(seed_records(list(seen.values()))))
+        for tgid in {t.tgid for t in seen.values()}:
+            self._note_process(tgid)
+
+    def _loop(self, held: Target) -> int | None:
+        deadline = (
+            time.monotonic() + self._options.duration_s if self._options.duration_s else None
+        )
+        while True:
+            code = held.wait(self._options.poll_s)
+            self._drain()
+            now = time.monotonic()
+            if now >= self._next_scan or code is not None:
+                self._scan_agents()
+                self._next_scan = now + _SCAN_S
+            for ring, fd in self._rings.values():
+                ring.drain(fd)
+            if now >= self._next_loss:
+                self._note_losses()
+                self._next_loss = now + 1.0
+            if code is not None:
+                return code
+            if deadline is not None and now >= deadline:
+                return None
+
+    def _drain(self) -> None:
+        slots = self._ring.take()
+        while len(slots):
+            births = slots[slots[:, _KIND_OFFSET] == 1]
+            for tgid in {int.from_bytes(s[24:28].tobytes(), "little") for s in births}:
+                self._note_process(tgid)
+            write_all(self._raw, memoryview(slots).cast("B"))
+            self._ring.release(len(slots))
+            slots = self._ring.take()
+
+    def _scan_agents(self) -> None:
+        for path in self._folder.live.glob("*.ring"):
+            if path.name in self._rings:
+                continue
+            try:
+                ring = RingFile(path)
+            except (OSError, ValueError):
+                continue
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            fd = os.open(self._folder.raw / f"agent-{path.stem}.raw", flags, 0o600)
+            self._rings[path.name] = (ring, fd)
+
+    def _note_process(self, tgid: int) -> None:
+        """Keep what /proc says of a process: it is gone when the trace is read."""
+        entry: dict[str, Any] = {"tgid": tgid, "seen_ns": time.monotonic_ns()}
+        with contextlib.suppress(OSError):
+            entry["exe"] = str(Path(f"/proc/{tgid}/exe").readlink())
+            raw = Path(f"/proc/{tgid}/cmdline").read_bytes()[:4096]
+            entry["argv"] = [a.decode(errors="replace") for a in raw.split(b"\0") if a][:64]
+        self._append(PROCESSES, entry)
+
+    def _note_losses(self) -> None:
+        self._append(
+            LOSSES,
+            {
+                "ts_ns": time.monotonic_ns(),
+                "seen": self._loader.counters("seen"),
+                "lost": self._loader.counters("lost"),
+            },
+        )
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        with (self._folder.raw / name).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _finish(self, manifest: dict[str, Any], released_ns: int) -> None:
+        self._loader.detach()
+        end_ns = time.monotonic_ns()
+        self._drain()
+        self._scan_agents()
+        for ring, fd in self._rings.values():
+            ring.drain(fd)
+            os.close(fd)
+            ring.close()
+        write_all(self._raw, memoryview(open_records(self._loader.open_threads(), end_ns)))
+        os.close(self._raw)
+        self._note_losses()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        manifest.update(
+            state="recorded",
+            start_ns=released_ns,
+            end_ns=end_ns,
+            reader_cpu_s=usage.ru_utime + usage.ru_stime,
+        )
+
+    def _manifest(self, held: Target, prebuilt: str | None) -> dict[str, Any]:
+        uname = os.uname()
+        return {
+            "awaitscope": __version__,
+            "record_schema": load_header().constants["RECORD_SCHEMA"],
+            "state": "recording",
+            "command": self._options.command,
+            "root_tgid": held.tid,
+            "level": self._options.level,
+            "also": self._options.also,
+            "cwd": str(Path.cwd()),
+            "host": {
+                "kernel": uname.release,
+                "machine": uname.machine,
+                "cpus": os.cpu_count(),
+                "clock": "CLOCK_MONOTONIC",
+                "monotonic_ns": time.monotonic_ns(),
+                "realtime_ns": time.time_ns(),
+                "bcc": self._loader.bcc_version,
+                "numpy": np.__version__,
+            },
+            "ring_bytes": self._options.ring_bytes,
+            "agent_slots": self._options.agent_slots,
+            "agent_prebuild": prebuilt,
+            "armed_ns": time.monotonic_ns() - self._began_ns,
+            "start_ns": time.monotonic_ns(),
+            "reader_cpu_at_start_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
+            "probes": [
+                {"hook": p.hook, "rung": p.rung, **({"reason": p.reason} if p.reason else {})}
+                for p in self._loader.probes
+            ],
+        }

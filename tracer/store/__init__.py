@@ -1,0 +1,1 @@
+"""The trace folder: raw segments while recording, then one Parquet file per table."""

@@ -1,0 +1,123 @@
+"""The agents' records: many rings, one set of tables.
+
+Serials are per process; a row's `agent` says whose. Thread ids are those the process sees;
+the kernel's AGENT_THREAD records map them to the root pid namespace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer.events.header import load as load_header
+from tracer.store import decode
+from tracer.store.ringfile import RingFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tracer.store.layout import TraceFolder
+
+
+@dataclass
+class Agents:
+    """All agents of a trace: `infos` for the manifest, records, strings, losses by table."""
+
+    infos: list[dict[str, Any]] = field(default_factory=list)
+    strings: list[tuple[int, int, str]] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
+    _parts: dict[str, list[decode.Columns]] = field(default_factory=dict)
+
+    def columns(self, name: str) -> decode.Columns:
+        """Return a table's stored columns over all agents, sorted by ts_ns."""
+        parts = self._parts.get(name)
+        if not parts:
+            empty = decode.columns_of(name, np.zeros(0, load_header().records[name].dtype))
+            empty["agent"] = np.zeros(0, np.int64)
+            if name == "task":
+                empty["name"] = np.zeros(0, object)
+            return empty
+        merged = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        order = np.argsort(merged["ts_ns"], kind="stable")
+        merged = {key: value[order] for key, value in merged.items()}
+        merged["id"] = np.arange(len(order), dtype=np.int64)
+        return merged
+
+    def add(self, name: str, columns: decode.Columns) -> None:
+        """Add one agent's rows of a table."""
+        self._parts.setdefault(name, []).append(columns)
+
+
+def read_agents(folder: TraceFolder, threads: np.ndarray[Any, Any] | None) -> Agents:
+    """Read every agent's ring file and drained records, and the reasons of those without one."""
+    agents = Agents()
+    for path in sorted(folder.live.glob("*.ring")):
+        try:
+            ring = RingFile(path)
+        except (OSError, ValueError) as error:
+            agents.infos.append({"mode": "none", "reason": f"unreadable ring: {error}"})
+            continue
+        _read_one(agents, ring, folder.raw / f"agent-{path.stem}.raw", threads)
+    for path in sorted(folder.live.glob("*.none")):
+        reason = path.read_text(errors="replace").strip()[:400]
+        agents.infos.append(
+            {"mode": "none", "reason": reason, "ns_tgid": int(path.stem.split("-")[0] or 0)}
+        )
+    return agents
+
+
+def _read_one(
+    agents: Agents, ring: RingFile, raw: Path, threads: np.ndarray[Any, Any] | None
+) -> None:
+    index = len(agents.infos)
+    ours = threads[threads["agent"] == ring.agent] if threads is not None else ()
+    tids = {int(t["ns_tid"]): int(t["tid"]) for t in ours}
+    tgid = int(ours[0]["tgid"]) if len(ours) else ring.ns_tgid
+    records = decode.agent_records(raw, ring.rest())
+    header = load_header()
+    lost = {
+        record.name: ring.lost[record.kind - 32]
+        for record in header.records.values()
+        if record.kind is not None and record.kind >= 32
+    }
+    agents.infos.append(
+        {
+            "mode": "c",
+            "agent": f"{ring.agent:016x}",
+            "tgid": tgid,
+            "ns_tgid": ring.ns_tgid,
+            "python": ring.python,
+            "hexversion": ring.hexversion,
+            "start_ns": ring.start_ns,
+            "records": sum(len(r) for r in records.values()),
+            "lost": sum(lost.values()),
+        }
+    )
+    for name, count in lost.items():
+        agents.lost[name] = agents.lost.get(name, 0) + count
+    agents.strings += [
+        (index, key, text) for key, text in decode.strings_of(records.get("string")).items()
+    ]
+    names = {
+        int(r["task"]): bytes(r["name"]).decode("utf-8", "replace")
+        for r in records.get("task_name", ())
+    }
+    for name, rows in records.items():
+        if name in ("string", "task_name"):
+            continue
+        columns = decode.columns_of(name, rows)
+        columns["agent"] = np.full(len(rows), index, np.int64)
+        for key in ("tid", "wake_tid"):
+            if key in columns:
+                columns[key] = _mapped(columns[key], tids)
+        if name == "task":
+            serials = columns["task"].tolist()
+            columns["name"] = np.array([names.get(t, "") for t in serials], dtype=object)
+        agents.add(name, columns)
+
+
+def _mapped(values: np.ndarray[Any, Any], mapping: dict[int, int]) -> np.ndarray[Any, Any]:
+    unique, inverse = np.unique(values, return_inverse=True)
+    return np.array([mapping.get(int(v), int(v)) for v in unique], np.int64)[inverse]

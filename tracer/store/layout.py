@@ -1,0 +1,100 @@
+"""Names inside a trace folder and its manifest.
+
+While recording: `raw/` (drained records), `live/` (the agents' ring files), `manifest.json`
+with state `recording`. Finished: a Parquet file per table, state `complete`, or `cut` if the
+tracer died and the trace was recovered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tracer.errors import TraceUnreadable
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RAW = "raw"
+LIVE = "live"
+KERNEL_RAW = "kernel.raw"
+PROCESSES = "processes.jsonl"
+LOSSES = "losses.jsonl"
+
+
+class TraceFolder:
+    """A trace on disk; all paths are below `path`."""
+
+    def __init__(self, path: Path) -> None:
+        """Name a trace folder; it need not exist yet."""
+        self.path = path
+
+    @property
+    def raw(self) -> Path:
+        """Return the folder of drained records."""
+        return self.path / RAW
+
+    @property
+    def live(self) -> Path:
+        """Return the folder where agents put their rings."""
+        return self.path / LIVE
+
+    def table(self, name: str) -> Path:
+        """Return the Parquet file of a table."""
+        return self.path / f"{name}.parquet"
+
+    def create(self, uid: int, gid: int) -> None:
+        """Make the folder and its parts, 0700, owned by the given user."""
+        for folder in (self.path, self.raw, self.live):
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o700)
+            os.chown(folder, uid, gid)
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replace the manifest in one step."""
+        text = json.dumps({"format": FORMAT, **manifest}, indent=1, default=str)
+        partial = self.path / (MANIFEST + ".new")
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+        partial.replace(self.path / MANIFEST)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the manifest; TraceUnreadable if this is no trace of a version we know."""
+        try:
+            manifest = json.loads((self.path / MANIFEST).read_text())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise TraceUnreadable(
+                f"{self.path} is no awaitscope trace: {error}",
+                "give the folder that `awaitscope run` wrote (awaitscope-*.trace)",
+            ) from error
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+            raise TraceUnreadable(f"{self.path}: its manifest has no format number", None)
+        if manifest["format"] > FORMAT:
+            raise TraceUnreadable(
+                f"{self.path} was written by a newer awaitscope (format {manifest['format']})",
+                "upgrade awaitscope",
+            )
+        return manifest
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Give every file to the user, 0600 (folders 0700); follows no links."""
+        for folder, names, files in os.walk(self.path):
+            for name in [*names, *files]:
+                os.chown(Path(folder) / name, uid, gid, follow_symlinks=False)
+            for name in files:
+                file = Path(folder) / name
+                if not file.is_symlink():
+                    file.chmod(0o600)
+        os.chown(self.path, uid, gid)
+
+
+def newest_trace(folder: Path) -> Path:
+    """Return the newest trace in a folder; TraceUnreadable if there is none."""
+    traces = [p.parent for p in folder.glob(f"*/{MANIFEST}")]
+    if not traces:
+        raise TraceUnreadable(
+            "there is no trace in this folder", "record one: sudo awaitscope run -- CMD"
+        )
+    return max(traces, key=lambda p: (p / MANIFEST).stat().st_mtime_ns)
