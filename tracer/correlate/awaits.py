@@ -1,0 +1,278 @@
+"""The `await` table: one row per await, and per callback that handled bytes for nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer.correlate import lag, reasons
+from tracer.correlate.index import Ints, sum_by, take
+from tracer.correlate.legs import STAGES, UNKNOWN
+from tracer.correlate.wakes import (
+    BY_CANCEL,
+    BY_RECV,
+    BY_TASK,
+    BY_THREAD,
+    BY_TIMER,
+    BY_WRITE,
+    CANCEL,
+    FAILED,
+    THROWN,
+)
+
+if TYPE_CHECKING:
+    from tracer.correlate.events import Events, Runs
+    from tracer.correlate.legs import Legs
+    from tracer.correlate.receipts import Receipts
+    from tracer.correlate.sockets import Socket
+    from tracer.correlate.tasks import Suspensions, Tasks
+    from tracer.correlate.wakes import Calls, Wakes
+
+_ENDED = {
+    BY_RECV: "recv",
+    BY_WRITE: "write",
+    BY_TIMER: "timer",
+    BY_TASK: "task",
+    BY_THREAD: "thread",
+    BY_CANCEL: "cancel",
+}
+LAG = ("loop_busy_ns", "runq_ns", "throttled_ns", "gil_ns", "syscall_ns", "loop_ns")
+
+
+def await_columns(
+    events: Events, runs: Runs, tasks: Tasks, calls: Calls, sus: Suspensions, wakes: Wakes,
+    receipts: Receipts, legs: Legs, sockets: dict[int, Socket],
+) -> dict[str, Any]:
+    """Return the columns of the rows that belong to tasks; unknown numbers are UNKNOWN."""
+    n = sus.groups
+    step = events["step"]
+    first = np.searchsorted(sus.group, np.arange(n), side="left")
+    last = np.searchsorted(sus.group, np.arange(n), side="right") - 1
+    first_leg = np.searchsorted(legs.group, np.arange(n), side="left")
+    bits = np.zeros(n, np.int64)
+    np.bitwise_or.at(bits, legs.group, legs.reasons)
+    is_open = sus.next_step[last] < 0
+    columns: dict[str, Any] = {
+        "task_id": sus.task[first],
+        "where": np.array(
+            events.texts(sus.agent[last], take(step["where_str"], sus.step[last], 0)), object
+        ),
+        "leaf": np.array(
+            events.texts(sus.agent[last], take(step["leaf_str"], sus.step[last], 0)), object
+        ),
+        "kind": _row_kinds(sus, wakes, n),
+        "tgid": _tgids(events, sus.agent[first]),
+        "tid": sus.tid[last],
+        "sent_bytes": sum_by(sus.group, receipts.sent, n),
+        "recv_bytes": sum_by(sus.group, receipts.received, n),
+        "round_trips": sum_by(legs.group, ((legs.by == BY_RECV) & (legs.rows["send_id"] >= 0)).astype(np.int64), n),
+        "start_ns": sus.begin[first],
+        "suspend_ns": sus.parked[first],
+        "end_ns": sus.resume[last],
+        "total_ns": sus.resume[last] - sus.begin[first],
+        "ended_by": np.array(
+            [_ENDED.get(b, "callback") for b in wakes.by[last].tolist()], object
+        ),
+        "ended_id": _ended_ids(events, runs, tasks, calls, sus, wakes, last),
+        "outcome": _outcomes(sus, last, is_open),
+        "attribution": np.full(n, "exact", object),
+        "legs": np.bincount(legs.group, minlength=n).astype(np.int64) if n else first,
+        "first_leg": first_leg,
+    }
+    columns |= _stage_sums(legs, n)
+    columns |= _lag_sums(events, runs, legs, n)
+    lossy = _overlaps_loss(events, columns["start_ns"], columns["end_ns"])
+    bits[lossy] |= reasons.bit("ring_full")
+    columns["complete"] = ~lossy & ~is_open
+    columns["reasons"] = bits
+    columns |= _sockets_of_rows(calls, sus, wakes, events, sockets, n)
+    return columns
+
+
+def _row_kinds(sus: Suspensions, wakes: Wakes, n: int) -> Any:  # noqa: ANN401
+    kinds = np.array(wakes.kind, object)
+    last = np.searchsorted(sus.group, np.arange(n), side="right") - 1
+    row = kinds[last] if n else kinds
+    socket = np.zeros(n, bool)
+    socket[sus.group[kinds == "socket"]] = True
+    row[socket] = "socket"
+    return row
+
+
+def _tgids(events: Events, agent: Ints) -> Ints:
+    tgids = [int(info.get("tgid", -1)) for info in events.manifest["agents"]] or [-1]
+    return np.array(tgids, np.int64)[agent] if len(agent) else agent
+
+
+def _ended_ids(
+    events: Events, runs: Runs, tasks: Tasks, calls: Calls, sus: Suspensions, wakes: Wakes,
+    last: Ints,
+) -> Ints:
+    """Return the syscall row for recv and write, the task_id for task, the tid for thread."""
+    waker = sus.waker[last]
+    step = events["step"]
+    at = take(runs.step, waker)
+    task = tasks.find(take(runs.agent, waker, 0), take(step["task"], at, 0))
+    by = wakes.by[last]
+    ids = np.where(wakes.call[last] >= 0, wakes.call[last], take(runs.callback, waker))
+    ids = np.where(by == BY_TASK, task, ids)
+    return np.where(by == BY_THREAD, take(runs.wake_tid, waker), ids)
+
+
+def _outcomes(sus: Suspensions, last: Ints, is_open: Any) -> Any:  # noqa: ANN401
+    flags = sus.next_flags[last]
+    outcome = np.full(len(last), "result", object)
+    outcome[flags & (THROWN | FAILED) != 0] = "exception"
+    outcome[flags & CANCEL != 0] = "cancelled"
+    outcome[is_open] = "open"
+    return outcome
+
+
+def _stage_sums(legs: Legs, n: int) -> dict[str, Ints]:
+    sums = {}
+    for name, stage in zip(STAGES, legs.stages, strict=True):
+        known = stage != UNKNOWN
+        total = sum_by(legs.group, np.where(known, stage, 0), n)
+        any_known = sum_by(legs.group, known.astype(np.int64), n) > 0
+        sums[f"{name}_ns"] = np.where(any_known, total, UNKNOWN)
+    return sums
+
+
+def _lag_sums(events: Events, runs: Runs, legs: Legs, n: int) -> dict[str, Ints]:
+    """Split wake, queue and resume of every leg by cause and sum them by row."""
+    _t0, _t1, _t2, _t3, t4, t5, t6, t7, t8 = legs.cuts
+
+    def interval(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+        known = start != UNKNOWN
+        return np.where(known, start, 0), np.where(known, end, 0)
+
+    after4 = np.where(t5 != UNKNOWN, t5, np.where(t6 != UNKNOWN, t6, np.where(t7 != UNKNOWN, t7, t8)))
+    after5 = np.where(t6 != UNKNOWN, t6, np.where(t7 != UNKNOWN, t7, t8))
+    parts = lag.split(
+        events,
+        runs,
+        legs.tid,
+        [interval(t4, after4), interval(t5, after5), interval(t7, t8)],
+        legs.own_run,
+    )
+    sums = {name: sum_by(legs.group, part, n) for name, part in parts.items()}
+    none = np.full(n, UNKNOWN, np.int64)
+    return {name: sums.get(name, none) for name in LAG}
+
+
+def _overlaps_loss(events: Events, start: Ints, end: Ints) -> Any:  # noqa: ANN401
+    lossy = np.zeros(len(start), bool)
+    for name in ("gap", "agent_gap"):
+        gap = events[name]
+        for lo, hi in zip(gap["ts_ns"].tolist(), gap["end_ns"].tolist(), strict=True):
+            lossy |= (start <= hi) & (end >= lo)
+    return lossy
+
+
+def _sockets_of_rows(
+    calls: Calls, sus: Suspensions, wakes: Wakes, events: Events, sockets: dict[int, Socket], n: int
+) -> dict[str, Any]:
+    """Return the descriptors each row used (JSON list), its socket and the peer's address."""
+    call = events["syscall"]
+    of_run = np.full(int(sus.run.max(initial=-1)) + 1, -1, np.int64)
+    of_run[sus.run] = sus.group
+    moved = np.concatenate([events.sends, events.recvs])
+    moved = moved[~calls.self_pipe[moved]]
+    run = calls.run[moved]
+    inside = (run >= 0) & (run < len(of_run))
+    group = np.full(len(moved), -1, np.int64)
+    group[inside] = of_run[run[inside]]
+    ended = np.flatnonzero(wakes.call >= 0)
+    pairs = np.unique(
+        np.stack(
+            [
+                np.concatenate([group[group >= 0], sus.group[ended]]),
+                np.concatenate([call["fd"][moved][group >= 0], call["fd"][wakes.call[ended]]]),
+            ]
+        ),
+        axis=1,
+    )
+    fds: list[list[int]] = [[] for _ in range(n)]
+    for row, fd in pairs.T.tolist():
+        fds[row].append(fd)
+    sock = np.zeros(n, np.int64)
+    used = group >= 0
+    sock[group[used]] = call["sock"][moved][used]
+    sock[sus.group[ended]] = wakes.sock[ended]
+    peers = {s: _peer_text(sockets[s]) for s in np.unique(sock).tolist() if s in sockets}
+    return {
+        "fds": np.array([str(f) for f in fds], object),
+        "sock": sock,
+        "peer": np.array([peers.get(s, "") for s in sock.tolist()], object),
+    }
+
+
+def _peer_text(sock: Socket) -> str:
+    host, port = sock.remote
+    if not port:
+        return "unix" if sock.family == 1 else ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def callback_columns(
+    events: Events, runs: Runs, calls: Calls, receipts: Receipts, sockets: dict[int, Socket]
+) -> dict[str, Any]:
+    """Return rows for bytes that a protocol's callback handled and woke no task, and the lost."""
+    call = events["syscall"]
+    loose = np.concatenate([receipts.loose_recvs, receipts.loose_sends])
+    run = calls.run[loose]
+    order = np.lexsort((call["ts_ns"][loose], call["sock"][loose], run))
+    loose, run = loose[order], run[order]
+    sock = call["sock"][loose]
+    fresh = np.ones(len(loose), bool)
+    fresh[1:] = (run[1:] != run[:-1]) | (sock[1:] != sock[:-1])
+    heads = np.concatenate([loose[fresh], receipts.lost_calls])
+    group = np.cumsum(fresh) - 1
+    n, known = len(heads), int(fresh.sum())
+    is_recv = np.isin(loose, receipts.loose_recvs)
+    size = call["ret"][loose]
+    lost_recv = np.isin(receipts.lost_calls, events.recvs)
+    lost_size = call["ret"][receipts.lost_calls]
+    sent = np.concatenate([sum_by(group, np.where(is_recv, 0, size), known), np.where(lost_recv, 0, lost_size)])
+    received = np.concatenate([sum_by(group, np.where(is_recv, size, 0), known), np.where(lost_recv, lost_size, 0)])
+    start = call["ts_ns"][heads]
+    end = np.maximum(
+        np.where(calls.run[heads] >= 0, take(runs.end, calls.run[heads]), 0),
+        start + call["dur_ns"][heads],
+    )
+    none = np.full(n, UNKNOWN, np.int64)
+    lossy = _overlaps_loss(events, start, end)
+    columns: dict[str, Any] = {
+        "task_id": none,
+        "where": np.full(n, "", object),
+        "leaf": np.full(n, "", object),
+        "kind": np.array(["callback"] * known + ["socket"] * (n - known), object),
+        "tgid": calls.tgid[heads],
+        "tid": call["tid"][heads],
+        "sent_bytes": sent,
+        "recv_bytes": received,
+        "round_trips": np.zeros(n, np.int64),
+        "start_ns": start,
+        "suspend_ns": none,
+        "end_ns": end,
+        "total_ns": end - start,
+        "ended_by": np.array(["callback"] * n, object),
+        "ended_id": heads,
+        "outcome": np.full(n, "result", object),
+        "attribution": np.array(["exact"] * known + ["unattributed"] * (n - known), object),
+        "legs": np.zeros(n, np.int64),
+        "first_leg": none,
+        "complete": ~lossy,
+        "reasons": np.where(lossy, reasons.bit("ring_full"), 0),
+        "fds": np.array([f"[{fd}]" for fd in call["fd"][heads].tolist()], object),
+        "sock": call["sock"][heads],
+        "peer": np.array(
+            [_peer_text(sockets[s]) if s in sockets else "" for s in call["sock"][heads].tolist()],
+            object,
+        ),
+    }
+    columns |= {f"{name}_ns": none for name in STAGES}
+    columns["read_ns"] = end - start
+    columns |= {name: none for name in LAG}
+    return columns

@@ -1,0 +1,51 @@
+"""The rows that prove each step of each leg: packets, and the peer's own calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracer.correlate.anatomy import STEPS
+from tracer.correlate.index import Index, Ints, take
+
+if TYPE_CHECKING:
+    from tracer.correlate.events import Events
+    from tracer.correlate.legs import Legs
+    from tracer.correlate.sockets import Streams
+
+
+def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
+    """Add the packets' and the peer's rows to `legs.rows`; return observed steps per leg."""
+    call, off, wait = events["syscall"], events["off_cpu"], events["epoll_wait"]
+    rows = legs.rows
+    out, back = streams.out_stream(legs.sock), streams.in_stream(legs.sock)
+    asked = take(streams.call_pos, rows["send_id"])
+    last = rows["last_send_id"]
+    asked_end = np.where(
+        last >= 0, take(streams.call_pos, last) + take(call["ret"], last) - 1, -1
+    )
+    connect = np.isin(take(call["nr"], rows["send_id"]), [42])
+    asked, asked_end = (np.where(connect, -1, p) for p in (asked, asked_end))
+    first_rx = rows["rx_first_id"]
+    answer = take(streams.rx_pos, first_rx)
+    # an answer that no rx row shows is still at the position of the receive that took it
+    answer = np.where(answer >= 0, np.maximum(answer, _first_position(streams, legs)), -1)
+    rows["tx_id"] = streams.tx_at(out, asked)
+    rows["peer_rx_id"] = streams.rx_at(out, asked)
+    rows["peer_recv_id"] = streams.recv_at(out, asked_end)
+    rows["peer_send_id"] = streams.send_at(back, answer)
+    rows["peer_tx_id"] = streams.tx_at(back, answer)
+    wait_row = rows["epoll_id"]
+    returned = take(wait["ts_ns"] + wait["dur_ns"], wait_row, 0)
+    slept = Index(off["tid"], off["ts_ns"]).before(legs.tid, returned)
+    inside = (slept >= 0) & (take(off["ts_ns"], slept) >= take(wait["ts_ns"], wait_row, 1 << 62))
+    rows["off_cpu_id"] = np.where((wait_row >= 0) & inside, slept, -1)
+    observed = np.zeros(len(legs.group), np.int64)
+    for step in STEPS:
+        observed += np.all([rows[need] >= 0 for need in step.needs], axis=0)
+    return observed
+
+
+def _first_position(streams: Streams, legs: Legs) -> Ints:
+    return take(streams.call_pos, legs.rows["first_recv_id"])

@@ -1,0 +1,142 @@
+"""Which bytes belong to which suspension.
+
+A receive that woke nobody belongs to the next one on its socket that did (an answer in several
+receives). A send belongs to the suspension at the end of the step that made it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracer.correlate.index import Index, Ints, Keys, sum_by, take
+from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
+
+if TYPE_CHECKING:
+    from tracer.correlate.events import Events, Runs
+    from tracer.correlate.tasks import Suspensions
+
+
+@dataclass
+class Receipts:
+    """Bytes by suspension, and the calls that no suspension explains.
+
+    `first_recv` is the first receive of the group that woke the suspension; `shared` counts the
+    suspensions that the waking receive served. `loose_recvs` and `loose_sends` are rows of
+    `syscall` made in callbacks that woke no task; `lost_calls` those on a loop's thread that
+    belong to no run and no task at all.
+    """
+
+    sent: Ints
+    received: Ints
+    first_recv: Ints
+    shared: Ints
+    buffered: Ints
+    loose_recvs: Ints
+    loose_sends: Ints
+    lost_calls: Ints
+
+
+def receipts_of(
+    events: Events, runs: Runs, calls: Calls, sus: Suspensions, wakes: Wakes
+) -> Receipts:
+    """Distribute every receive and send."""
+    call = events["syscall"]
+    by_recv = np.flatnonzero(wakes.by == BY_RECV)
+    recvs = events.recvs[~calls.self_pipe[events.recvs]]
+    order = recvs[np.lexsort((call["ts_ns"][recvs], call["sock"][recvs]))]
+    sock, size = call["sock"][order], call["ret"][order]
+    woke = np.isin(order, wakes.call[by_recv])
+    place = np.arange(len(order), dtype=np.int64)
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (sock[1:] != sock[:-1]) | woke[:-1]
+    begin = np.maximum.accumulate(np.where(fresh, place, 0)) if len(order) else place
+    total = np.concatenate([[0], np.cumsum(size)])
+    where = Keys(order)
+    at = where.find(wakes.call[by_recv])
+    first_recv = np.full(sus.count, -1, np.int64)
+    received = np.zeros(sus.count, np.int64)
+    shared = np.zeros(sus.count, np.int64)
+    first_recv[by_recv] = order[begin[at]]
+    received[by_recv] = total[at + 1] - total[begin[at]]
+    served = np.bincount(at, minlength=len(order)) if len(order) else at
+    shared[by_recv] = served[at]
+
+    # receives after the last one that woke somebody on their socket
+    claimed = _claimed(sock, woke)
+    rest = order[~claimed]
+    of_run = _suspension_of_run(runs, sus)
+    own = take(of_run, calls.run[rest])
+    in_step = take(runs.step, calls.run[rest]) >= 0
+    received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
+    in_callback = take(runs.callback, calls.run[rest]) >= 0
+    loops = np.unique(runs.tid)
+    nobody = (calls.run[rest] < 0) & np.isin(call["tid"][rest], loops) & (calls.task[rest] == 0)
+
+    sends = events.sends[~calls.self_pipe[events.sends]]
+    by_step = take(runs.step, calls.run[sends]) >= 0
+    sent = sum_by(
+        np.where(by_step, take(of_run, calls.run[sends]), -1), call["ret"][sends], sus.count
+    )
+    later = sends[take(runs.callback, calls.run[sends]) >= 0]
+    owner = _callback_send_owner(events, calls, sus, wakes, later)
+    loose = owner == -1
+    mine = np.where(owner <= -3, -owner - 3, owner)
+    buffered = sum_by(np.where(owner <= -3, mine, -1), call["ret"][later], sus.count)
+    sent += sum_by(mine, call["ret"][later], sus.count)
+    orphan_sends = sends[
+        (calls.run[sends] < 0) & (calls.task[sends] == 0) & np.isin(call["tid"][sends], loops)
+    ]
+    return Receipts(
+        sent=sent,
+        received=received,
+        first_recv=first_recv,
+        shared=shared,
+        buffered=buffered,
+        loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
+        loose_sends=later[loose],
+        lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], orphan_sends]),
+    )
+
+
+def _claimed(sock: Ints, woke: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Say for each receive (sorted by socket, time) whether it or a later one woke somebody."""
+    claimed = np.zeros(len(sock), bool)
+    if not len(sock):
+        return claimed
+    last_woken = np.full(len(sock), -1, np.int64)
+    ends = np.flatnonzero(np.append(sock[1:] != sock[:-1], True))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.where(woke, np.arange(len(sock)), -1)
+    best = np.maximum.reduceat(places, starts)
+    last_woken = np.repeat(best, ends - starts + 1)
+    return np.arange(len(sock)) <= last_woken
+
+
+def _suspension_of_run(runs: Runs, sus: Suspensions) -> Ints:
+    of_run = np.full(len(runs.begin), -1, np.int64)
+    of_run[sus.run] = np.arange(sus.count)
+    return of_run
+
+
+def _callback_send_owner(
+    events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, sends: Ints
+) -> Ints:
+    """Return the suspension that a callback's send belongs to, -1 none, -3 - n a buffered write."""
+    call = events["syscall"]
+    run, sock, ts = calls.run[sends], call["sock"][sends], call["ts_ns"][sends]
+    writes = np.flatnonzero(wakes.by == BY_WRITE)
+    drained = take(writes, Keys(wakes.call_run[writes]).find(run))
+    reads = np.flatnonzero(wakes.by == BY_RECV)
+    following = take(
+        reads, Index(wakes.sock[reads], call["ts_ns"][wakes.call[reads]]).after(sock, ts)
+    )
+    # only a suspension that had begun by then can own it
+    following = np.where(take(sus.begin, following, 1 << 62) <= ts, following, -1)
+    own = events.sends[calls.task[events.sends] > 0]
+    last = take(own, Index(call["sock"][own], call["ts_ns"][own]).before(sock, ts))
+    stepped = Keys(sus.run).find(take(calls.run, last))
+    owner = np.where(drained >= 0, drained, following)
+    return np.where((owner < 0) & (stepped >= 0), -3 - stepped, owner)

@@ -1,0 +1,86 @@
+"""Open a trace: finish it if its recording was cut, and offer its tables to SQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from tracer.correlate.build import TABLES, correlate
+from tracer.errors import TraceUnreadable, Usage
+from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES
+from tracer.store.finalise import finalise
+from tracer.store.layout import TraceFolder, newest_trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ALL_TABLES = (*TABLES, *KERNEL_TABLES, *AGENT_TABLES, "string")
+Row = dict[str, Any]
+
+
+class Trace:
+    """A finished trace with one SQL view per table."""
+
+    def __init__(self, folder: TraceFolder, manifest: dict[str, Any]) -> None:
+        """Connect; nothing is read yet."""
+        self.folder = folder
+        self.manifest = manifest
+        self.connection = duckdb.connect(config={"threads": 2})
+        for name in ALL_TABLES:
+            path = str(folder.table(name)).replace("'", "''")
+            try:
+                self.connection.execute(
+                    f"CREATE VIEW \"{name}\" AS SELECT * FROM read_parquet('{path}')"
+                )
+            except duckdb.Error as error:
+                raise TraceUnreadable(
+                    f"{folder.path}: the table {name} cannot be read: {str(error).splitlines()[0]}",
+                    "record it again, or copy the whole folder",
+                ) from error
+
+    def rows(self, sql: str, *parameters: object) -> list[Row]:
+        """Return a query's result as dictionaries."""
+        try:
+            cursor = self.connection.execute(sql, list(parameters))
+            names = [d[0] for d in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except duckdb.Error as error:
+            raise Usage(
+                f"the query failed: {str(error).splitlines()[0]}", "see `awaitscope schema`"
+            ) from error
+
+    def one(self, table: str, row_id: int | None) -> Row | None:
+        """Return an event by its id, None for no id."""
+        if row_id is None or row_id < 0:
+            return None
+        found = self.rows(f'SELECT * FROM "{table}" WHERE id = ?', row_id)
+        return found[0] if found else None
+
+
+def open_trace(path: Path | None, here: Path) -> Trace:
+    """Open a trace by its folder, or the newest in `here`.
+
+    A trace whose tracer died is finished first: it ends at the last record that was drained.
+    """
+    folder = TraceFolder(path if path is not None else newest_trace(here))
+    manifest = complete(folder)
+    return Trace(folder, manifest)
+
+
+def complete(folder: TraceFolder) -> dict[str, Any]:
+    """Finalise and correlate what is not yet; return the manifest."""
+    manifest = folder.read_manifest()
+    if manifest.get("correlated"):
+        return manifest
+    try:
+        manifest = finalise(folder)
+        correlate(folder, manifest)
+    except OSError as error:
+        raise TraceUnreadable(
+            f"{folder.path} was not finished and cannot be now: {error}",
+            "make the folder writable, or copy it",
+        ) from error
+    manifest["correlated"] = True
+    folder.write_manifest(manifest)
+    return manifest

@@ -1,0 +1,239 @@
+"""Which call, on which socket, in which run, ended each suspension.
+
+Rule: a receive belongs to the tasks that were woken, in the same callback, after it; through a
+reader task, one hop further. "The last sender on the descriptor" is not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.correlate.tasks import HOW_FUTURE, HOW_GATHER, HOW_TASK, HOW_YIELD, Suspensions, Tasks
+from tracer.system import syscalls
+
+if TYPE_CHECKING:
+    from tracer.correlate.events import Events, Runs
+
+TIMER, THROWN, CANCEL, FAILED, FROM_THREAD = 1, 2, 8, 16, 32
+EINPROGRESS = -115
+
+# how a suspension ended
+(BY_RECV, BY_WRITE, BY_TIMER, BY_TASK, BY_THREAD, BY_CALLBACK, BY_CANCEL, BY_CONNECT, BY_ACCEPT,
+ BY_NOTHING) = range(10)
+
+# what was awaited, by the innermost function of the chain (CPython's Lib/asyncio)
+_LEAF_KINDS = (
+    ("/asyncio/tasks.py:sleep", "timer"),
+    ("/asyncio/tasks.py:", "task"),
+    ("/asyncio/taskgroups.py:", "task"),
+    ("/asyncio/timeouts.py:", "task"),
+    ("/asyncio/locks.py:Event.", "event"),
+    ("/asyncio/locks.py:", "lock"),
+    ("/asyncio/queues.py:", "queue"),
+    ("/asyncio/subprocess.py:", "subprocess"),
+    ("/asyncio/base_subprocess.py:", "subprocess"),
+    ("/asyncio/threads.py:", "thread"),
+)
+GENERIC = ("future", "unknown")
+
+
+def leaf_kind(leaf: str) -> str:
+    """Return the kind that a chain's innermost function names, `future` if it names none."""
+    for part, kind in _LEAF_KINDS:
+        if part in leaf:
+            # 3.9 and 3.10 give the bare function name, `wait`, for all of locks.py
+            return kind
+    return "future"
+
+
+@dataclass
+class Calls:
+    """Every row of `syscall` with the run and the task that made it (-1, 0: none)."""
+
+    run: Ints
+    task: Ints
+    agent: Ints
+    tgid: Ints
+    self_pipe: Bools
+    stamped: Bools
+
+
+def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
+    """Find each call's process, agent, run and task."""
+    call, thread = events["syscall"], events["thread"]
+    tid, ts = call["tid"], call["ts_ns"]
+    tgid = take(thread["tgid"], Index(thread["tid"], thread["ts_ns"]).before(tid, ts))
+    infos = [i for i in events.manifest["agents"]]
+    alive = [n for n, info in enumerate(infos) if info["mode"] == "c"]
+    starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
+    tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
+    agent = take(np.array(alive, np.int64), Index(tgids, starts).before(tgid, ts))
+    run = _containing(runs, tid, ts)
+    stamp = tasks.find(np.maximum(agent, 0), call["task"])
+    by_run = tasks.find(
+        np.maximum(agent, 0),
+        take(events["step"]["task"], take(runs.step, run), 0),
+    )
+    loop = events["loop"]
+    ours = set(zip(loop["agent"].tolist(), loop["self_fd"].tolist(), strict=True))
+    ours |= set(zip(loop["agent"].tolist(), loop["self_wfd"].tolist(), strict=True))
+    pipe = np.zeros(len(tid), bool)
+    for a, fd in ours:
+        if fd >= 0:
+            pipe |= (agent == a) & (call["fd"] == fd)
+    return Calls(
+        run=run,
+        task=np.where(stamp > 0, stamp, by_run),
+        agent=agent,
+        tgid=tgid,
+        self_pipe=pipe,
+        stamped=stamp > 0,
+    )
+
+
+def _containing(runs: Runs, tid: Ints, ts: Ints) -> Ints:
+    """Return the innermost run of the thread around each moment; runs nest at most twice."""
+    index = Index(runs.tid, runs.begin)
+    found = index.before(tid, ts)
+    for _ in range(2):
+        outside = (found >= 0) & (take(runs.end, found) < ts)
+        if not outside.any():
+            break
+        found[outside] = index.before(
+            tid[outside], runs.begin[found[outside]], strict=True
+        )
+    return np.where((found >= 0) & (take(runs.end, found) < ts), -1, found)
+
+
+@dataclass
+class Wakes:
+    """How each suspension ended.
+
+    `call` is the row of `syscall` that ended it (-1: none), `call_run` the run it was made in,
+    `sock` its socket; `hop` where it was found behind a reader task; `in_task` where the woken
+    task itself made it.
+    """
+
+    by: Ints
+    call: Ints
+    call_run: Ints
+    sock: Ints
+    hop: Bools
+    in_task: Bools
+    kind: list[str]
+
+
+def wakes_of(events: Events, runs: Runs, calls: Calls, sus: Suspensions) -> Wakes:
+    """Find the evidence for the end of every suspension."""
+    call, step = events["syscall"], events["step"]
+    leafs = events.texts(sus.agent, take(step["leaf_str"], sus.step, 0))
+    cache: dict[str, str] = {}
+    leaf = [cache.get(t) or cache.setdefault(t, leaf_kind(t)) for t in leafs]
+    generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
+    waker, wake = sus.waker, sus.wake
+
+    recvs = events.recvs[~calls.self_pipe[events.recvs]]
+    sends = events.sends[~calls.self_pipe[events.sends]]
+    recv_index = Index(calls.run[recvs], call["ts_ns"][recvs])
+    send_index = Index(calls.run[sends], call["ts_ns"][sends])
+
+    def last_in(index: Index, rows: Ints, run: Ints, when: Ints) -> Ints:
+        return np.where(run >= 0, take(rows, index.before(run, when)), -1)
+
+    by_callback = (waker >= 0) & (take(runs.callback, waker) >= 0)
+    direct = last_in(recv_index, recvs, waker, wake)
+    direct = np.where(by_callback | generic, direct, -1)
+    behind = take(runs.waker, waker)
+    hopped = last_in(recv_index, recvs, behind, take(runs.wake, waker))
+    reader = generic & ~by_callback & (waker >= 0) & (direct < 0)
+    hop = reader & (hopped >= 0) & (take(runs.callback, behind) >= 0)
+    received = np.where(hop, hopped, direct)
+    # a task that awaits a lock or a queue waits for its owner, whoever woke that one
+    primitive = ~generic & np.isin(np.array(leaf, object), ["lock", "event", "queue"])
+    received = np.where(primitive & ~by_callback, -1, received)
+    written = np.where(by_callback, last_in(send_index, sends, waker, wake), -1)
+
+    is_connect = call["nr"] == syscalls.NUMBER["connect"]
+    connects = np.flatnonzero(
+        is_connect & (call["sock"] > 0) & np.isin(call["ret"], (EINPROGRESS, 0))
+    )
+    connected = np.where(
+        by_callback,
+        take(connects, Index(calls.run[connects], call["ts_ns"][connects]).before(
+            sus.run, sus.parked)),
+        -1,
+    )
+    accepts = np.flatnonzero(
+        np.isin(call["nr"], [syscalls.NUMBER["accept"], syscalls.NUMBER["accept4"]])
+        & (call["ret"] >= 0)
+    )
+    accepted = np.where(
+        by_callback,
+        last_in(Index(calls.run[accepts], call["ts_ns"][accepts]), accepts, waker, wake),
+        -1,
+    )
+    # the task reads by itself, first thing after a callback that read nothing woke it
+    own_index = Index(calls.run[recvs], call["ts_ns"][recvs])
+    own = take(recvs, own_index.after(sus.next_run, sus.resume))
+    own_sends = take(sends, send_index.after(sus.next_run, sus.resume))
+    own_first = (own_sends < 0) | (
+        take(call["ts_ns"], own) < take(call["ts_ns"], own_sends, 1 << 62)
+    )
+    flags_w = take(runs.flags, waker, 0)
+    from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
+    in_task = from_reader & (own >= 0) & own_first & (received < 0) & (accepted < 0)
+
+    by = np.full(sus.count, BY_CALLBACK, np.int64)
+    chosen = np.full(sus.count, -1, np.int64)
+
+    def choose(mask: Bools, how: int, rows: Ints | None = None) -> None:
+        by[mask] = how
+        if rows is not None:
+            chosen[mask] = rows[mask]
+
+    choose((waker >= 0) & ~by_callback, BY_TASK)
+    choose(by_callback & (flags_w & FROM_THREAD != 0), BY_THREAD)
+    choose(by_callback & (flags_w & TIMER != 0), BY_TIMER)
+    choose((connected >= 0) & (received < 0), BY_CONNECT, connected)
+    choose((written >= 0) & (received < 0) & (connected < 0), BY_WRITE, written)
+    choose(accepted >= 0, BY_ACCEPT, accepted)
+    choose(in_task, BY_RECV, own)
+    choose(received >= 0, BY_RECV, received)
+    choose(sus.next_flags & CANCEL != 0, BY_CANCEL, np.full(sus.count, -1, np.int64))
+    choose(sus.next_step < 0, BY_NOTHING, np.full(sus.count, -1, np.int64))
+
+    call_run = take(calls.run, chosen)
+    kinds = _kinds(by, sus, leaf)
+    return Wakes(
+        by=by,
+        call=chosen,
+        call_run=call_run,
+        sock=take(call["sock"], chosen, 0),
+        hop=hop & (by == BY_RECV),
+        in_task=in_task & (by == BY_RECV) & (received < 0),
+        kind=kinds,
+    )
+
+
+def _kinds(by: Ints, sus: Suspensions, leaf: list[str]) -> list[str]:
+    """Return each suspension's kind: by evidence, else by what was awaited."""
+    kinds = []
+    for how, b, named in zip(sus.how.tolist(), by.tolist(), leaf, strict=True):
+        if b in (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT):
+            kind = "socket"
+        elif how == HOW_YIELD:
+            kind = "yield"
+        elif named in ("lock", "event", "queue", "timer", "subprocess"):
+            kind = named
+        elif b == BY_THREAD:
+            kind = "thread"
+        elif how in (HOW_TASK, HOW_GATHER):
+            kind = "task"
+        else:
+            kind = named
+        kinds.append(kind)
+    return kinds

@@ -1,0 +1,119 @@
+"""Rows of `awaits` and `tasks`, in the contract's keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.correlate import reasons
+from tracer.correlate.awaits import LAG
+from tracer.correlate.legs import STAGES
+from tracer.errors import Usage
+
+if TYPE_CHECKING:
+    from tracer.correlate.trace import Row, Trace
+
+KINDS = (
+    "socket", "timer", "task", "future", "lock", "event", "queue", "thread", "subprocess",
+    "signal", "callback", "yield", "unknown",
+)
+GROUPS = {"where": '"where"', "coroutine": "coroutine", "task": "task_name"}
+
+
+def await_rows(
+    trace: Trace,
+    *,
+    task: str | None = None,
+    kind: str | None = None,
+    slowest: int | None = None,
+    await_id: int | None = None,
+) -> list[Row]:
+    """Return awaits, in order of time or the slowest first.
+
+    Args:
+        trace: the trace.
+        task: a task_id or a task name; Usage if the trace has none such.
+        kind: one of KINDS.
+        slowest: only so many, slowest first.
+        await_id: only this one; Usage if the trace has none such.
+
+    """
+    where, values = ["true"], []
+    if task is not None:
+        where.append("(task_name = ? OR CAST(task_id AS VARCHAR) = ?)")
+        values += [task, task]
+    if kind is not None:
+        where.append("kind = ?")
+        values.append(kind)
+    if await_id is not None:
+        where.append("await_id = ?")
+        values.append(str(await_id))
+    order = f"total_ns DESC, await_id LIMIT {slowest}" if slowest is not None else "await_id"
+    rows = trace.rows(
+        f'SELECT * FROM "await" WHERE {" AND ".join(where)} ORDER BY {order}', *values
+    )
+    if not rows and await_id is not None:
+        raise Usage(f"the trace has no await {await_id}", "see `awaitscope awaits`")
+    if not rows and task is not None and not _has_task(trace, task):
+        raise Usage(f"the trace has no task {task}", "see `awaitscope tasks`")
+    return [contract_row(row) for row in rows]
+
+
+def _has_task(trace: Trace, task: str) -> bool:
+    sql = "SELECT 1 FROM task_total WHERE task_name = ? OR CAST(task_id AS VARCHAR) = ? LIMIT 1"
+    return bool(trace.rows(sql, task, task))
+
+
+def contract_row(row: Row) -> Row:
+    """Return a stored await in the contract's form."""
+    keys = (
+        "await_id", "task_id", "task_name", "coroutine", "where", "kind", "tgid", "tid", "fds",
+        "peer", "sent_bytes", "recv_bytes", "round_trips", "start_ns", "suspend_ns", "end_ns",
+        "total_ns",
+    )
+    shown: dict[str, Any] = {key: row[key] for key in keys}
+    shown["peer"] = row["peer"] or None
+    shown["stages"] = {f"{name}_ns": row[f"{name}_ns"] for name in STAGES}
+    shown["lag"] = {name: row[name] for name in LAG}
+    shown["ended_by"] = {"type": row["ended_by"], "id": row["ended_id"]}
+    for key in ("outcome", "attribution", "complete"):
+        shown[key] = row[key]
+    shown["reasons"] = reasons.names(row["reasons"])
+    return shown
+
+
+def group_rows(trace: Trace, by: str, kind: str | None = None) -> list[Row]:
+    """Return awaits grouped by source line, coroutine or task name, the costliest group first."""
+    shares = ", ".join(f"sum(coalesce({n}_ns, 0))::DOUBLE AS {n}" for n in STAGES)
+    lags = ", ".join(f"sum(coalesce({n}, 0))::DOUBLE AS lag_{n}" for n in LAG)
+    rows = trace.rows(
+        f"SELECT {GROUPS[by]} AS grp, count(*) AS count,"
+        " quantile_disc(total_ns, 0.5) AS p50, quantile_disc(total_ns, 0.95) AS p95,"
+        " quantile_disc(total_ns, 0.99) AS p99, max(total_ns) AS max,"
+        f" sum(total_ns)::BIGINT AS total, {shares}, {lags}"
+        ' FROM "await" WHERE task_id IS NOT NULL AND (? IS NULL OR kind = ?)'
+        " GROUP BY 1 ORDER BY total DESC, 1",
+        kind,
+        kind,
+    )
+    return [
+        {
+            "group": row["grp"],
+            "count": row["count"],
+            "total_ns": {
+                "p50": row["p50"], "p95": row["p95"], "p99": row["p99"], "max": row["max"],
+                "sum": row["total"],
+            },
+            "stages": {n: _share(row[n], row["total"]) for n in STAGES},
+            "lag": {n.removesuffix("_ns"): _share(row[f"lag_{n}"], row["total"]) for n in LAG},
+        }
+        for row in rows
+    ]
+
+
+def _share(part: float, whole: float) -> float:
+    return round(part / whole, 6) if whole else 0.0
+
+
+def task_rows(trace: Trace) -> list[Row]:
+    """Return all tasks in order of birth."""
+    return trace.rows("SELECT * FROM task_total ORDER BY task_id")

@@ -1,0 +1,82 @@
+"""What was recorded: the manifest in the contract's keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.report.summary import lost_total
+
+if TYPE_CHECKING:
+    from tracer.correlate.trace import Trace
+
+
+def info_document(trace: Trace) -> dict[str, Any]:
+    """Return the `info` document; times in ns and s as their names say."""
+    m = trace.manifest
+    seconds = max((m["end_ns"] - m["start_ns"]) / 1e9, 1e-9)
+    written = sum(e["written"] for e in m["events"].values())
+    reader = m.get("reader_cpu_s", 0) - m.get("reader_cpu_at_start_s", 0)
+    return {
+        "path": str(trace.folder.path),
+        "state": m["state"],
+        "command": m["command"],
+        "exit_code": m.get("exit_code"),
+        "level": m["level"],
+        "also": m["also"],
+        "awaitscope": m["awaitscope"],
+        "host": m["host"],
+        "duration_ns": m["end_ns"] - m["start_ns"],
+        "armed_ns": m["armed_ns"],
+        "events": m["events"],
+        "lost_total": lost_total(trace),
+        "gaps": trace.rows("SELECT ts_ns, end_ns, cpu, lost_count FROM gap ORDER BY ts_ns"),
+        "targets": _targets(trace),
+        "probes": m["probes"],
+        "overhead": {
+            "events_per_s": round(written / seconds, 1),
+            "reader_cpu_s": round(reader, 4),
+            "reader_cpu_s_per_million_events": round(reader / max(written, 1) * 1e6, 4),
+        },
+    }
+
+
+def _targets(trace: Trace) -> list[dict[str, Any]]:
+    """Return the traced processes, each with its agent's mode and the reason if it has none."""
+    agents: dict[int, dict[str, Any]] = {}
+    for agent in trace.manifest["agents"]:
+        agents[agent.get("tgid", agent.get("ns_tgid", -1))] = agent
+    latest: dict[int, dict[str, Any]] = {}
+    for process in trace.manifest["processes"]:
+        latest[process["tgid"]] = {**latest.get(process["tgid"], {}), **process}
+    targets = []
+    for tgid, process in sorted(latest.items()):
+        agent = agents.get(tgid)
+        mode = agent["mode"] if agent else "none"
+        target = {
+            "tgid": tgid,
+            "exe": process.get("exe"),
+            "argv": process.get("argv"),
+            "agent": mode,
+        }
+        if agent and mode == "c":
+            target |= {"python": agent["python"], "records": agent["records"], "lost": agent["lost"]}
+        else:
+            target["reason"] = agent["reason"] if agent else _why_none(process)
+        targets.append(target)
+    return targets
+
+
+def _why_none(process: dict[str, Any]) -> str:
+    argv = process.get("argv") or []
+    exe = str(process.get("exe", "")).rsplit("/", 1)[-1]
+    if not exe.startswith(("python", "pypy")):
+        return "not a Python process"
+    for arg in argv[1:]:
+        if not arg.startswith("-") or arg.startswith("--"):
+            break
+        for letter in "IES":
+            if letter in arg[1:]:
+                return f"python -{letter} ignores the agent's start-up hook"
+        if arg[1:2] in ("c", "m"):
+            break
+    return "the agent did not start"

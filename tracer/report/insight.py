@@ -1,0 +1,63 @@
+"""The document's key insight as a measurement: whose CPU time there was between steps 4 and 9."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tracer.correlate.trace import Row, Trace
+
+
+def insight(trace: Trace, row: Row, step4: Row, step9: Row) -> dict[str, Any]:
+    """Return how long the process's threads were on a CPU between steps 4 and 9, and for whom.
+
+    Returns:
+        on_cpu_4_to_9_ns: sum over the process's threads; None where a bound is missing.
+        window_ns: the time between the two steps.
+        loop_did_meanwhile: task or callback, its runs in the window and their time (wall), ns.
+
+    """
+    start, end = step4["start_ns"], step9["start_ns"]
+    if start is None or end is None or end < start:
+        return {"on_cpu_4_to_9_ns": None, "window_ns": None, "loop_did_meanwhile": []}
+    start += step4["dur_ns"] or 0  # from the hand-over to the device on
+    threads = trace.rows(
+        "SELECT tid, min(ts_ns) AS born,"
+        " max(CASE WHEN what = 3 THEN ts_ns ELSE 9223372036854775807 END) AS died"
+        " FROM thread WHERE tgid = ? GROUP BY tid",
+        row["tgid"],
+    )
+    on_cpu = 0
+    for thread in threads:
+        lo, hi = max(start, thread["born"]), min(end, thread["died"])
+        if hi <= lo:
+            continue
+        off = trace.rows(
+            "SELECT coalesce(sum(least(ts_ns + dur_ns, ?) - greatest(ts_ns, ?)), 0)::BIGINT AS ns"
+            " FROM off_cpu WHERE tid = ? AND ts_ns < ? AND ts_ns + dur_ns > ?",
+            hi, lo, thread["tid"], hi, lo,
+        )[0]["ns"]
+        on_cpu += max(0, hi - lo - off)
+    return {
+        "on_cpu_4_to_9_ns": on_cpu,
+        "window_ns": max(0, end - start),
+        "loop_did_meanwhile": _meanwhile(trace, row["tid"], start, end),
+    }
+
+
+def _meanwhile(trace: Trace, tid: int, start: int, end: int) -> list[Row]:
+    return trace.rows(
+        """
+        WITH run AS (
+          SELECT s.agent, s.ts_ns, s.end_ns, 'task' AS type, s.task, 0 AS name_str
+            FROM step s WHERE s.tid = $1 AND s.ts_ns < $3 AND s.end_ns > $2
+          UNION ALL
+          SELECT c.agent, c.ts_ns, c.end_ns, 'callback', 0, c.name_str
+            FROM callback c WHERE c.tid = $1 AND c.ts_ns < $3 AND c.end_ns > $2)
+        SELECT run.type, coalesce(t.name, g.text, '') AS name, count(*) AS runs,
+               sum(least(run.end_ns, $3) - greatest(run.ts_ns, $2))::BIGINT AS dur_ns
+          FROM run LEFT JOIN task t ON t.agent = run.agent AND t.task = run.task
+                   LEFT JOIN string g ON g.agent = run.agent AND g.id = run.name_str
+         GROUP BY 1, 2 ORDER BY dur_ns DESC, name LIMIT 20""",
+        tid, start, end,
+    )

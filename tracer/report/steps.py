@@ -1,0 +1,300 @@
+"""The 13 steps of one await, with their proof."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.correlate import reasons
+from tracer.correlate.anatomy import STEPS, Step
+from tracer.errors import Usage
+from tracer.report.awaits import await_rows
+from tracer.report.insight import insight
+from tracer.system import syscalls
+
+if TYPE_CHECKING:
+    from tracer.correlate.trace import Row, Trace
+
+_TABLE_OF = {
+    "step_id": "step",
+    "next_step_id": "step",
+    "send_id": "syscall",
+    "last_send_id": "syscall",
+    "call_id": "syscall",
+    "peer_recv_id": "syscall",
+    "peer_send_id": "syscall",
+    "tx_id": "transmit",
+    "peer_tx_id": "transmit",
+    "peer_rx_id": "receive",
+    "rx_first_id": "receive",
+    "rx_id": "receive",
+    "epoll_id": "epoll_wait",
+    "off_cpu_id": "off_cpu",
+    "callback_id": "callback",
+}
+_NOTES = {
+    11: "asyncio reads the socket in a callback and only then puts the task on the ready queue:"
+    " the coroutine runs (11) after the answer was read (12)",
+    4: "the peer's whole receive path ran inside the sender's call, before it returned",
+}
+
+
+def choose(trace: Trace, await_id: int | None, task: str | None) -> Row:
+    """Return the await to explain: by id, or the slowest complete socket await (of a task)."""
+    if await_id is not None:
+        return await_rows(trace, await_id=await_id)[0]
+    rows = await_rows(trace, task=task, kind="socket", slowest=1 << 31)
+    with_send = [r for r in rows if r["complete"] and r["round_trips"]]
+    complete = with_send or [r for r in rows if r["complete"]] or rows
+    if not complete:
+        raise Usage("the trace has no await on a socket", "see `awaitscope awaits`")
+    return complete[0]
+
+
+def steps_document(trace: Trace, row: Row, trip: int | None = None) -> dict[str, Any]:
+    """Return the contract's document for one await; `trip` counts from 1, the last by default."""
+    legs = trace.rows('SELECT * FROM "leg" WHERE await_id = ? ORDER BY trip', row["await_id"])
+    if not legs:
+        raise Usage(f"await {row['await_id']} belongs to no task: it has no steps", None)
+    if trip is not None and not 1 <= trip <= len(legs):
+        raise Usage(f"await {row['await_id']} has {len(legs)} trips", "--trip 1 is the first")
+    leg = legs[-1 if trip is None else trip - 1]
+    return _Explainer(trace, row, leg).document()
+
+
+class _Explainer:
+    def __init__(self, trace: Trace, row: Row, leg: Row) -> None:
+        self.trace, self.row, self.leg = trace, row, leg
+        self.found = {key: trace.one(table, leg.get(key)) for key, table in _TABLE_OF.items()}
+        self.level = trace.manifest["level"]
+
+    def document(self) -> dict[str, Any]:
+        steps = [self._step(step) for step in STEPS]
+        timed = [s for s in steps if s["start_ns"] is not None]
+        order = [s["step"] for s in sorted(timed, key=lambda s: (s["start_ns"], s["step"]))]
+        by_number = {s["step"]: s for s in steps}
+        return {
+            "await": self.row,
+            "steps": steps,
+            "observed_order": order,
+            "notes": self._notes(order),
+            "insight": insight(self.trace, self.row, by_number[4], by_number[9]),
+        }
+
+    def _step(self, step: Step) -> dict[str, Any]:
+        complete = all(self.found[need] is not None for need in step.needs)
+        start, end = getattr(self, f"_bounds_{step.number}")()
+        status, reason = "observed", self._remark(step.number)
+        if not complete:
+            status = "inferred" if step.inferred and start is not None else "absent"
+            reason = self._missing(step)
+            if status == "absent":
+                start = end = None
+        return {
+            "step": step.number,
+            "layer": step.layer,
+            "what": self._what(step) if complete else step.title,
+            "status": status,
+            "reason": reason,
+            "start_ns": start,
+            "dur_ns": max(0, end - start) if start is not None and end is not None else None,
+            "evidence": self._evidence(step) if status != "absent" else [],
+        }
+
+    # bounds: (start, end), None where unknown
+
+    def _at(self, key: str, column: str = "ts_ns") -> int | None:
+        event = self.found[key]
+        return int(event[column]) if event else None
+
+    def _end(self, key: str) -> int | None:
+        event = self.found[key]
+        return int(event["ts_ns"] + event["dur_ns"]) if event else None
+
+    def _arrived(self, key: str) -> int | None:
+        """Return when a packet reached its host: interrupt, else softirq, else hand-over."""
+        event = self.found[key]
+        if event is None:
+            return None
+        age = event["irq_age_ns"] or event["softirq_age_ns"] or event["rx_age_ns"]
+        return int(event["ts_ns"] - age)
+
+    def _waking(self) -> int | None:
+        off = self.found["off_cpu_id"]
+        return int(off["ts_ns"] + off["wake_ns"]) if off and off["wake_ns"] else None
+
+    def _bounds_1(self) -> tuple[int | None, int | None]:
+        return self._at("step_id"), self._at("step_id", "end_ns")
+
+    def _bounds_2(self) -> tuple[int | None, int | None]:
+        return self._at("step_id"), self._at("send_id")
+
+    def _bounds_3(self) -> tuple[int | None, int | None]:
+        return self._at("send_id"), self._end("last_send_id")
+
+    def _bounds_4(self) -> tuple[int | None, int | None]:
+        tx = self.found["tx_id"]
+        if tx is None:
+            return None, None
+        age = tx["sendmsg_age_ns"] or tx["queue_age_ns"]
+        sent = self._at("send_id") or 0
+        return max(int(tx["ts_ns"] - age), sent), int(tx["ts_ns"])
+
+    def _travel(self) -> int:
+        """Return half a smoothed round trip, at most half of what there is, ns."""
+        rx, sent, back = self.found["rx_first_id"], self._at("tx_id"), self._arrived("rx_first_id")
+        if rx is None or sent is None or back is None:
+            return 0
+        return int(min(rx["srtt_us"] * 500, (back - sent) // 2))
+
+    def _bounds_5(self) -> tuple[int | None, int | None]:
+        sent, there = self._at("tx_id"), self._arrived("peer_rx_id")
+        if there is None and sent is not None and self.found["rx_first_id"]:
+            there = sent + self._travel()
+        return (sent, there) if there is not None else (None, None)
+
+    def _bounds_6(self) -> tuple[int | None, int | None]:
+        got, sent = self._at("peer_recv_id"), self._at("peer_send_id")
+        if got is not None and sent is not None:
+            return max(got, self._at("peer_rx_id") or 0), sent
+        tx, back = self._at("tx_id"), self._arrived("rx_first_id")
+        if tx is None or back is None:
+            return None, None
+        return tx + self._travel(), back - self._travel()
+
+    def _bounds_7(self) -> tuple[int | None, int | None]:
+        sent, back = self._at("peer_tx_id"), self._arrived("rx_first_id")
+        if sent is None and back is not None and self.found["tx_id"]:
+            sent = back - self._travel()
+        return (sent, back) if sent is not None else (None, None)
+
+    def _bounds_8(self) -> tuple[int | None, int | None]:
+        return self._arrived("rx_first_id"), self._at("rx_first_id")
+
+    def _bounds_9(self) -> tuple[int | None, int | None]:
+        ready = self._at("rx_id")
+        waking = self._waking()
+        return ready, waking if waking is not None and ready and waking >= ready else ready
+
+    def _bounds_10(self) -> tuple[int | None, int | None]:
+        returned, ready = self._end("epoll_id"), self._bounds_9()[1]
+        if returned is None:
+            return None, None
+        return (min(ready, returned) if ready is not None else returned), returned
+
+    def _bounds_11(self) -> tuple[int | None, int | None]:
+        return self._at("next_step_id", "wake_ns"), self._at("next_step_id")
+
+    def _bounds_12(self) -> tuple[int | None, int | None]:
+        entered, woken = self._at("call_id"), self._at("next_step_id", "wake_ns")
+        end = self._end("call_id")
+        return entered, max(woken, end) if woken is not None and end is not None else end
+
+    def _bounds_13(self) -> tuple[int | None, int | None]:
+        return self._at("next_step_id"), self._at("next_step_id", "end_ns")
+
+    # words
+
+    def _what(self, step: Step) -> str:
+        send, call = self.found["send_id"], self.found["call_id"]
+        if step.number == 1:
+            return f"{step.title} ({_short(self.row['where'])})"
+        if step.number in (2, 3) and send:
+            name = syscalls.name_of(send["nr"])
+            return f"{step.title}: {name} fd {send['fd']}, {send['ret']} bytes"
+        if step.number == 6:
+            return f"{step.title}{self._server_times()}"
+        if step.number == 12 and call:
+            name = syscalls.name_of(call["nr"])
+            return f"{step.title}: {name} fd {call['fd']}, {call['ret']} bytes"
+        return step.title
+
+    def _server_times(self) -> str:
+        start, end = self._bounds_6()
+        recv = self.found["peer_recv_id"]
+        if recv is None or start is None or end is None:
+            return ""
+        off = self.trace.rows(
+            "SELECT coalesce(sum(least(ts_ns + dur_ns, ?) - greatest(ts_ns, ?)), 0)::BIGINT AS ns"
+            " FROM off_cpu WHERE tid = ? AND ts_ns < ? AND ts_ns + dur_ns > ?",
+            end, start, recv["tid"], end, start,
+        )[0]["ns"]
+        busy = max(0, end - start - off)
+        return f" (on CPU {busy / 1e3:.0f} µs, waiting {off / 1e3:.0f} µs)"
+
+    def _missing(self, step: Step) -> str:
+        if self.row["outcome"] == "open" and step.number >= 8:
+            return "trace_ended"
+        if step.number in (4, 5, 7, 8) and self.level < 3:
+            return "not_recorded_at_this_level"
+        if step.number == 9 and self.level < 2:
+            return "not_recorded_at_this_level"
+        if step.missing in self.row["reasons"]:
+            return step.missing
+        if "no_send" in self.row["reasons"] and step.number in (2, 3, 4, 5, 6):
+            return "no_send"
+        return step.missing
+
+    def _remark(self, number: int) -> str | None:
+        rx = self.found["rx_first_id"]
+        if number in (5, 7):
+            return "virtual_link" if self._virtual() else None
+        if number == 8 and rx is not None and not rx["irq_age_ns"]:
+            return "backlog" if not rx["softirq_age_ns"] and self.level >= 3 else "no_irq_device"
+        if number in (9, 10) and self.found["off_cpu_id"] is None:
+            return "loop_was_running"
+        return None
+
+    def _virtual(self) -> bool:
+        """Say whether the packet's own events at both ends were on this machine."""
+        return self.found["peer_rx_id"] is not None
+
+    def _notes(self, order: list[int]) -> list[str]:
+        notes = []
+        if 11 in order and 12 in order and order.index(12) < order.index(11):
+            notes.append(_NOTES[11])
+        ended, arrived = self._end("send_id"), self._arrived("peer_rx_id")
+        if ended is not None and arrived is not None and arrived < ended:
+            notes.append(_NOTES[4])
+        used = {s["reason"] for s in (self._step(step) for step in STEPS) if s["reason"]}
+        notes += [f"{code}: {reasons.REASONS[code]}" for code in reasons.REASONS if code in used]
+        return notes
+
+    def _evidence(self, step: Step) -> list[dict[str, Any]]:
+        keys = list(step.needs) + {10: ["off_cpu_id"], 3: ["last_send_id"]}.get(step.number, [])
+        if step.number in (5, 6, 7):
+            keys += ["tx_id", "rx_first_id"]
+        proof = []
+        for key in dict.fromkeys(keys):
+            event = self.found[key]
+            if event is not None:
+                proof.append(_proof(_TABLE_OF[key], event))
+        if step.number == 9 and self._waking() is not None:
+            off = self.found["off_cpu_id"] or {}
+            proof.append(
+                {"event": "sched_waking", "ts_ns": self._waking(), "tid": off.get("tid"),
+                 "cpu": off.get("wake_cpu"), "waker_tid": off.get("waker_tid")}
+            )
+        return proof
+
+
+def _proof(table: str, event: Row) -> dict[str, Any]:
+    """Return an event as evidence: what, when, thread, CPU, its id, and what names it."""
+    name = syscalls.name_of(event["nr"]) if table == "syscall" else table
+    keep = (
+        "dur_ns", "end_ns", "fd", "ret", "epfd", "fds", "seq", "len_bytes", "ifindex", "irq",
+        "irq_age_ns", "raise_age_ns", "softirq_age_ns", "rx_age_ns", "srtt_us", "sendmsg_age_ns",
+        "queue_age_ns", "wake_ns", "waker_tid", "in_cpu", "run", "waker_run",
+    )
+    return {
+        "event": name,
+        "table": table,
+        "id": event["id"],
+        "ts_ns": event["ts_ns"],
+        "tid": event["tid"],
+        "cpu": event.get("cpu"),
+        **{key: event[key] for key in keep if event.get(key) is not None},
+    }
+
+
+def _short(where: str) -> str:
+    return where.rsplit("/", 1)[-1]
