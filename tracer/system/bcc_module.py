@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def find_bcc(dist_packages: Path = DIST_PACKAGES) -> tuple[ModuleType, str, Path
         if init.is_file() and "class BPF" in init.read_text(errors="replace"):
             module = _load(init)
             return module, str(getattr(module, "__version__", "unknown")), init.parent
-    wrong = importlib.util.find_spec("bcc")
+    wrong = PathFinder.find_spec("bcc", sys.path)
     if wrong is not None:
         raise Prerequisite(
             "the installed package 'bcc' is not the BPF Compiler Collection (it has no BPF class)",

@@ -1,0 +1,77 @@
+"""`awaitscope awaits`: one row per await, or per group of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracer.cli.open import opened, trace_argument
+from tracer.cli.output import Column, Output, emit, format_bytes, format_ns, format_share, output_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+STAGE_NAMES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
+KINDS = ("socket", "timer", "task", "future", "lock", "event", "queue", "thread", "subprocess",
+         "signal", "callback", "yield", "unknown")
+
+
+def _short(value: str | None) -> str:
+    return "/".join(value.split("/")[-2:]) if value else "–"
+
+
+def await_columns() -> Sequence[Column]:
+    """Return the columns of the table of awaits."""
+    return (
+        Column("await_id", "await", right=True),
+        Column("task_name", "task"),
+        Column("kind", "kind"),
+        Column("where", "where", _short),
+        Column("total_ns", "total", format_ns, right=True),
+        *(Column(f"stages.{n}_ns", n, format_ns, right=True) for n in STAGE_NAMES),
+        Column("sent_bytes", "sent", format_bytes, right=True),
+        Column("recv_bytes", "received", format_bytes, right=True),
+        Column("outcome", "outcome"),
+    )
+
+
+def group_columns(by: str) -> Sequence[Column]:
+    """Return the columns of a grouped table."""
+    return (
+        Column("group", by, _short if by == "where" else None),
+        Column("count", "count", right=True),
+        *(Column(f"total_ns.{q}", q, format_ns, right=True) for q in ("p50", "p95", "p99", "max")),
+        *(Column(f"stages.{n}", n, format_share, right=True) for n in STAGE_NAMES),
+    )
+
+
+@click.command()
+@trace_argument
+@click.option("--task", metavar="T", help="Only this task: its number or its name.")
+@click.option("--kind", type=click.Choice(KINDS), help="Only awaits of this kind.")
+@click.option("--slowest", type=click.IntRange(1), metavar="N", help="The N slowest, slowest first.")
+@click.option("--group", "group", type=click.Choice(["where", "coroutine", "task"]),
+              help="One row per source line, coroutine or task name.")
+@output_options
+def awaits(trace: Path | None, output: Output, **options: Any) -> None:  # noqa: ANN401
+    """List the awaits of TRACE and where their time went.
+
+    \b
+    Stages: prepare, send, remote (waiting for the peer), receive, wake, queue, read, resume.
+    Example: awaitscope awaits --slowest 10
+    """
+    from tracer.report.awaits import await_rows, group_rows  # noqa: PLC0415 (--help: no duckdb)
+
+    opened_trace = opened(trace)
+    by = options["group"]
+    if by:
+        if options["task"] or options["slowest"]:
+            raise click.UsageError("--group goes with --kind only")
+        emit(group_rows(opened_trace, by, options["kind"]), group_columns(by), output)
+        return
+    rows = await_rows(
+        opened_trace, task=options["task"], kind=options["kind"], slowest=options["slowest"]
+    )
+    emit(rows, await_columns(), output)

@@ -1,0 +1,54 @@
+"""`awaitscope info`: what was recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli.open import opened, trace_argument
+from tracer.cli.output import Column, Output, emit_json, format_ns, output_options, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@trace_argument
+@output_options
+def info(trace: Path | None, output: Output) -> None:
+    """Show what TRACE recorded: losses first, then processes, probes, events.
+
+    \b
+    Example: awaitscope info awaitscope-python-123.trace --json
+    """
+    from tracer.report.info import info_document  # noqa: PLC0415 (--help must not pay for it)
+
+    document = info_document(opened(trace))
+    if output.form == "json":
+        emit_json(document)
+        return
+    lost = document["lost_total"]
+    click.echo(f"{document['path']}: {document['state']}, level {document['level']}")
+    click.echo(f"lost: {lost} records" + (f" in {len(document['gaps'])} gaps" if lost else ""))
+    click.echo(f"command: {' '.join(document['command'])} (exit {document['exit_code']})")
+    host = document["host"]
+    click.echo(f"kernel {host['kernel']}, {host['cpus']} CPUs, bcc {host['bcc']}")
+    click.echo(
+        f"{format_ns(document['duration_ns'])}, armed in {format_ns(document['armed_ns'])},"
+        f" {document['overhead']['events_per_s']:.0f} events/s,"
+        f" reader {document['overhead']['reader_cpu_s']} s CPU\n"
+    )
+    targets = [
+        {**t, "command": " ".join(t["argv"] or [t["exe"] or "?"])[:60]}
+        for t in document["targets"]
+    ]
+    click.echo(table(targets, [Column("tgid", "tgid", right=True), Column("agent", "agent"),
+                               Column("reason", "reason"), Column("command", "command")], output))
+    click.echo()
+    events = [{"event": k, **v} for k, v in document["events"].items()]
+    click.echo(table(events, [Column("event", "event"), Column("written", "written", right=True),
+                              Column("lost", "lost", right=True)], output))
+    click.echo()
+    click.echo(table(document["probes"], [Column("hook", "hook"), Column("rung", "rung"),
+                                          Column("reason", "reason")], output))

@@ -1,0 +1,228 @@
+"""One way out for every listing: a table for people, JSON or CSV for programs.
+
+Data goes to standard output, talk to standard error. JSON and CSV carry the plain values of
+every key (`_ns` stays nanoseconds); only the table is formatted.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the output options ask for; `fmt` is a tabulate format, None if not given."""
+
+    form: Literal["table", "json", "csv"] = "table"
+    fmt: str | None = None
+    headers: bool = True
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: the row's key, its title, and how a value is shown to people."""
+
+    key: str
+    title: str
+    show: Callable[[Any], str] | None = None
+    right: bool = False
+
+    def cell(self, row: Mapping[str, Any]) -> str:
+        """Return the text of this column in a row; a dot in the key descends."""
+        value: Any = row
+        for part in self.key.split("."):
+            value = value.get(part) if value is not None else None
+        if self.show:
+            return self.show(value)
+        if isinstance(value, (list, tuple)):
+            return ", ".join(map(str, value)) or ABSENT
+        return ABSENT if value is None else str(value)
+
+
+def _set_color(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value in ("always", "never"):
+        ctx.color = value == "always"
+    elif value == "auto" or ctx.color is None:
+        ctx.color = _color_of_environment()
+
+
+def _color_of_environment() -> bool | None:
+    """Return what NO_COLOR and FORCE_COLOR say; None leaves it to the terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    forced = os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE") or "0"
+    return True if forced != "0" else None
+
+
+color_option = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    expose_value=False,
+    is_eager=True,
+    callback=_set_color,
+    help="Colours: auto (default; obeys NO_COLOR), always or never.",
+)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json, --csv, --fmt, --no-headers and --color; pass them on as `output: Output`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+    @click.option("--csv", "as_csv", is_flag=True, help="CSV with all columns, plain values.")
+    @click.option("--fmt", metavar="FORMAT", help="Table format of tabulate, such as github.")
+    @click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+    @color_option
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, as_json: bool, as_csv: bool, fmt: str | None, no_headers: bool, **kwargs: Any
+    ) -> Any:  # noqa: ANN401 (a decorator of anything)
+        if as_json + as_csv + (fmt is not None) > 1:
+            raise click.UsageError("--json, --csv and --fmt exclude each other")
+        if fmt is not None:
+            _check_format(fmt)
+        form: Literal["table", "json", "csv"] = "json" if as_json else "csv" if as_csv else "table"
+        return command(*args, output=Output(form, fmt, not no_headers), **kwargs)
+
+    return wrapped
+
+
+def _check_format(fmt: str) -> None:
+    from tabulate import tabulate_formats  # noqa: PLC0415 (--help must not pay for it)
+
+    if fmt not in tabulate_formats:
+        raise click.BadParameter(
+            f"{fmt!r} is none of {', '.join(tabulate_formats)}", param_hint="--fmt"
+        )
+
+
+def emit(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[Column],
+    output: Output,
+    json_key: str = "rows",
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Print a listing.
+
+    Args:
+        rows: all values of each row, plain; JSON and CSV show them all.
+        columns: what the table shows, in its order.
+        output: the user's choice.
+        json_key: the rows' name in the JSON document.
+        extra: further keys of the JSON document.
+
+    """
+    if output.form == "json":
+        emit_json({**(extra or {}), json_key: list(rows)})
+    elif output.form == "csv":
+        _emit_csv(rows, [c.key for c in columns], headers=output.headers)
+    else:
+        click.echo(table(rows, columns, output))
+
+
+def emit_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document; `version` comes first."""
+    text = json.dumps({"version": 1, **document}, ensure_ascii=False, default=_plain)
+    click.echo(text)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever json does not know)
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return value.tolist()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], output: Output) -> str:
+    """Return the table as text, without a newline at its end."""
+    from tabulate import tabulate  # noqa: PLC0415 (--help must not pay for it)
+
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    titles = [column.title for column in columns] if output.headers else []
+    if not cells:
+        return tabulate([], headers=titles, tablefmt=output.fmt or "simple") if titles else ""
+    return tabulate(
+        cells,
+        headers=titles,
+        tablefmt=output.fmt or ("simple" if output.headers else "plain"),
+        colalign=["right" if column.right else "left" for column in columns],
+        disable_numparse=True,
+    )
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a row for CSV: nested keys joined by a dot, lists by a semicolon."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif isinstance(value, (list, tuple)):
+            flat[prefix + key] = ";".join(
+                json.dumps(v, default=_plain) if isinstance(v, dict) else str(v) for v in value
+            )
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _emit_csv(rows: Iterable[Mapping[str, Any]], fallback: list[str], *, headers: bool) -> None:
+    flat = [_flat(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row)) or fallback
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    if headers:
+        writer.writeheader()
+    writer.writerows(flat)
+
+
+def format_ns(value: float | None) -> str:
+    """Show nanoseconds with three digits or more: `0.4 µs`, `83.1 µs`, `1.52 ms`, `12.3 s`."""
+    if value is None:
+        return ABSENT
+    for limit, unit, scale in ((1e6, "µs", 1e3), (1e9, "ms", 1e6)):
+        # half a unit of the last digit below the limit would round up to 1000
+        if abs(value) < limit * 0.9995:
+            return f"{_three_digits(value / scale)} {unit}"
+    return f"{_three_digits(value / 1e9)} s"
+
+
+def _three_digits(value: float) -> str:
+    size = abs(value)
+    if size >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if size >= 9.995 or size < 0.95 else f"{value:.2f}"
+
+
+def format_bytes(value: float | None) -> str:
+    """Show a number of bytes: `17 B`, `64.0 KiB`."""
+    if value is None:
+        return ABSENT
+    size = float(value)
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def format_count(value: float | None) -> str:
+    """Show a count with thin groups: `1 234 567`."""
+    return ABSENT if value is None else f"{value:,.0f}".replace(",", " ")
+
+
+def format_share(value: float | None) -> str:
+    """Show a share of one as per cent: `0.123` is `12 %`."""
+    return ABSENT if value is None else f"{100 * value:.0f} %"

@@ -1,0 +1,35 @@
+"""Record a command and finish its trace: what `run` and `demo` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.capture.session import Options, record
+from tracer.correlate.trace import Trace, complete
+from tracer.errors import AwaitscopeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def say(line: str) -> None:
+    """Print one line of progress to standard error."""
+    click.echo(f"awaitscope: {line}", err=True)
+
+
+def record_and_correlate(
+    options: Options, tell: Callable[[str], None] = say
+) -> tuple[Trace, int]:
+    """Return the finished trace, and the command's exit code."""
+    recording = record(options, tell)
+    tell("correlating …")
+    try:
+        manifest = complete(recording.folder)
+    except AwaitscopeError as error:
+        error.exit_code = 125
+        raise
+    finally:
+        recording.folder.chown(recording.user.uid, recording.user.gid)
+    return Trace(recording.folder, manifest), recording.exit_code

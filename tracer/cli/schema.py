@@ -1,0 +1,34 @@
+"""`awaitscope schema`: tables and columns with units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli.open import opened, trace_argument
+from tracer.cli.output import Column, Output, emit, output_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_COLUMNS = (
+    Column("table", "table"),
+    Column("column", "column"),
+    Column("type", "type"),
+    Column("doc", "meaning"),
+)
+
+
+@click.command()
+@trace_argument
+@output_options
+def schema(trace: Path | None, output: Output) -> None:
+    """List the tables and columns of TRACE. `_ns` is CLOCK_MONOTONIC nanoseconds.
+
+    \b
+    Example: awaitscope schema --fmt github
+    """
+    from tracer.report.schema import schema_rows  # noqa: PLC0415 (--help must not pay for it)
+
+    emit(schema_rows(opened(trace)), _COLUMNS, output)

@@ -1,0 +1,144 @@
+"""What /proc tells about one process: is it Python, which one, and can it be traced.
+
+Nothing of the process is executed: its interpreter's version is read from file names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracer.errors import TargetGone
+from tracer.system.checks import Check, Machine, python_headers
+from tracer.system.kernel import read_text, status_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OLDEST_PYTHON = (3, 9)
+# python3.11, libpython3.11.so.1.0, /usr/lib/python3.11/…, _ssl.cpython-311-x86_64-linux-gnu.so
+_NAMES = (
+    re.compile(r"/(?:lib)?python(\d)\.(\d+)t?(?:$|/|\.so|d$)"),
+    re.compile(r"\.cpython-(\d)(\d+)t?-"),
+)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process as seen from our pid namespace; `python` is None if it is no CPython."""
+
+    tgid: int
+    name: str
+    executable: str
+    uid: int
+    python: tuple[int, int] | None
+    pid_namespace: int
+    inner_tgid: int
+
+
+def python_version(paths: Iterable[str]) -> tuple[int, int] | None:
+    """Return the version that the names of mapped files tell, the first that does."""
+    for pattern in _NAMES:
+        for path in paths:
+            match = pattern.search(path)
+            if match:
+                return int(match[1]), int(match[2])
+    return None
+
+
+def read_process(tgid: int, root: Path = Path("/")) -> Process:
+    """Read a process; TargetGone if there is none (a thread's tid is none)."""
+    folder = root / f"proc/{tgid}"
+    fields = status_fields(read_text(folder / "status"))
+    if not fields:
+        raise TargetGone(f"there is no process {tgid}", "see `pgrep -af python`")
+    if fields.get("Tgid") != str(tgid):
+        raise TargetGone(
+            f"{tgid} is a thread of process {fields.get('Tgid')}",
+            f"name the process: {fields.get('Tgid')}",
+        )
+    try:
+        executable = str((folder / "exe").readlink())
+    except OSError:
+        executable = ""
+    mapped = [line.split(None, 5)[5] for line in _maps(folder) if line.count("/")]
+    try:
+        namespace = (folder / "ns/pid").stat().st_ino
+    except OSError:
+        namespace = 0
+    return Process(
+        tgid=tgid,
+        name=fields.get("Name", ""),
+        executable=executable,
+        uid=int(fields["Uid"].split()[1]),
+        python=python_version(dict.fromkeys([executable, *mapped])),
+        pid_namespace=namespace,
+        inner_tgid=int(fields.get("NSpid", str(tgid)).split()[-1]),
+    )
+
+
+def _maps(folder: Path) -> list[str]:
+    return [line for line in read_text(folder / "maps").splitlines() if len(line.split()) > 5]
+
+
+def check_process(tgid: int, machine: Machine | None = None) -> list[Check]:
+    """Return the doctor's lines for one process; TargetGone if there is none."""
+    here = machine or Machine()
+    process = read_process(tgid, here.root)
+    checks = [_readable(process, here), _is_python(process)]
+    if process.python:
+        checks.append(_headers(process, here))
+        checks.append(_namespace(process, here))
+    return checks
+
+
+def _readable(process: Process, machine: Machine) -> Check:
+    why = "the interpreter's memory map is read (ptrace access mode of /proc)"
+    mine = machine.rights
+    if process.executable:
+        seen = f"process {process.tgid} ({process.name}) of uid {process.uid}"
+        return Check("process", "ok", required=True, seen=seen, why=why)
+    seen = f"process {process.tgid} ({process.name}) of uid {process.uid} is closed to uid {mine.uid}"
+    fix = f"sudo awaitscope doctor {process.tgid}"
+    return Check("process", "fail", required=True, seen=seen, why=why, fix=fix)
+
+
+def _is_python(process: Process) -> Check:
+    why = "awaits are seen in CPython 3.9 and newer; of other programs only the kernel's side"
+    if process.python is None:
+        return Check(
+            "interpreter",
+            "fail",
+            required=True,
+            seen=f"{process.executable or process.name} is no CPython that we know",
+            why=why,
+            fix="give the process id of the Python program itself (see `pgrep -af python`)",
+        )
+    version = "{}.{}".format(*process.python)
+    if process.python < OLDEST_PYTHON:
+        fix = "run the program with Python 3.9 or newer"
+        return Check(
+            "interpreter", "fail", required=True, seen=f"CPython {version}", why=why, fix=fix
+        )
+    seen = f"CPython {version}, {process.executable}"
+    return Check("interpreter", "ok", required=True, seen=seen, why=why)
+
+
+def _headers(process: Process, machine: Machine) -> Check:
+    prefix = Path(process.executable).parent.parent
+    include = "python{}.{}".format(*process.python or (3, 0))
+    check = python_headers(machine, str(prefix / "include" / include))
+    return Check(
+        f"{check.name} of the process", check.status, check.required, check.seen, check.why, check.fix
+    )
+
+
+def _namespace(process: Process, machine: Machine) -> Check:
+    why = "a process in a container has another number inside it"
+    if process.pid_namespace == machine.rights.pid_namespace:
+        seen = "the same pid namespace as ours"
+    else:
+        seen = f"in a container, where it is process {process.inner_tgid}"
+    return Check("container", "ok", required=False, seen=seen, why=why)
