@@ -1,0 +1,34 @@
+"""Ground truth: one shape of await per run, `python shapes.py SHAPE`.
+
+The tasks to look at are named after the shape. The last line of stdout is JSON: `count` (how many
+awaits of the shape there were) and `waits`, one object per await with task, what, outcome,
+start_ns, end_ns (CLOCK_MONOTONIC, read in the task just around the await) and the shape's own
+facts: sent_bytes, recv_bytes, round_trips, woken_by, deadline_ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+
+import shapes_loop
+import shapes_reads
+import shapes_sockets
+from truth import WAITS
+
+# `yield` is a keyword, so its function has another name.
+SHAPES = {
+    shape.__name__.replace("yielding", "yield"): shape
+    for shape in (*shapes_sockets.SHAPES, *shapes_reads.SHAPES, *shapes_loop.SHAPES)
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("shape", choices=sorted(SHAPES))
+    name = parser.parse_args().shape
+    facts = asyncio.run(SHAPES[name]())
+    print(
+        json.dumps({"app": "shapes", "shape": name, "tgid": os.getpid(), **facts, "waits": WAITS})
+    )
