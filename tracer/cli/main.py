@@ -19,6 +19,7 @@ COMMANDS = {
     "tasks": "List the asyncio tasks of a trace.",
     "awaits": "List the awaits and where their time went.",
     "steps": "Show the 13 steps of one await.",
+    "demo": "Run a demo under trace: the 13 steps with real times.",
     "query": "Run SQL over a trace's tables.",
     "schema": "List tables and columns with units.",
     "doctor": "Check whether this machine, or one process, can be traced.",

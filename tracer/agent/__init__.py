@@ -1,0 +1,95 @@
+"""What runs inside the traced process, and awaitscope's side of getting it there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_ELF = b"\x7fELF"
+
+
+def bootstrap_dir() -> Path:
+    """Return the folder that goes first on the target's PYTHONPATH."""
+    return _HERE / "bootstrap"
+
+
+def environment(
+    base_env: dict[str, str], live_dir: Path, cache_dir: Path, ring_slots: int
+) -> dict[str, str]:
+    """Return the target's environment with the agent's bootstrap in it.
+
+    Args:
+        base_env: the environment it would have without awaitscope; left alone.
+        live_dir: where agents put their ring files.
+        cache_dir: where built agents are kept.
+        ring_slots: records of 64 bytes in each ring, a power of two.
+
+    """
+    env = dict(base_env)
+    path = env.get("PYTHONPATH")
+    env["PYTHONPATH"] = f"{bootstrap_dir()}{os.pathsep}{path}" if path else str(bootstrap_dir())
+    env["AWAITSCOPE_LIVE"] = str(live_dir.absolute())
+    env["AWAITSCOPE_CACHE"] = str(cache_dir.absolute())
+    env["AWAITSCOPE_RING_SLOTS"] = str(ring_slots)
+    return env
+
+
+def python_of(argv: list[str], env: dict[str, str]) -> Path | None:
+    """Return the interpreter that a command will run, None if it is not plainly a Python."""
+    found = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+    if found is None:
+        return None
+    try:
+        with Path(found).open("rb") as file:
+            head = file.read(256)
+    except OSError:
+        return None
+    if head.startswith(_ELF):
+        name = Path(found).resolve().name
+        return Path(found) if name.startswith(("python", "pypy")) else None
+    if not head.startswith(b"#!"):
+        return None
+    words = os.fsdecode(head[2:].split(b"\n", 1)[0]).split()
+    if not words:
+        return None
+    if Path(words[0]).name == "env":
+        names = [word for word in words[1:] if not word.startswith("-")]
+        interpreter = shutil.which(names[0], path=env.get("PATH", os.defpath)) if names else None
+    else:
+        interpreter = words[0]
+    if interpreter is None or not Path(interpreter).name.startswith(("python", "pypy")):
+        return None
+    return Path(interpreter)
+
+
+def prebuild(python_exe: Path, cache_dir: Path) -> str | None:
+    """Build the agent for an interpreter, so that its first traced run need not.
+
+    Returns:
+        None, or `code: detail` of what is in the way (see build.REASONS).
+
+    """
+    script = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); import build\n"
+        "try: build.build_here(sys.argv[2]); said = None\n"
+        "except build.BuildError as error: said = str(error)\n"
+        "except OSError as error: said = f'unsafe_cache: {error}'\n"
+        "print(json.dumps(said))"
+    )
+    try:
+        done = subprocess.run(
+            [str(python_exe), "-I", "-S", "-B", "-c", script, str(_HERE), str(cache_dir)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return f"build_failed: {python_exe}: {error}"
+    return str(said) if said else None

@@ -1,0 +1,210 @@
+"""Load awaitscope's agent into this process, then make way for the app's own sitecustomize.
+
+Imported by `site` because this folder is first on PYTHONPATH. Does nothing without
+AWAITSCOPE_LIVE. Whatever fails here is written to a `.none` file there and the app goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_BUILD = os.path.join(os.path.dirname(_HERE), "build.py")
+_SLOTS = 65536
+
+
+class _Reason(Exception):
+    """Why there is no agent: `code: detail`."""
+
+
+def _build_module():
+    """Run build.py as a module that `sys.modules` does not know."""
+    import _frozen_importlib
+    import _frozen_importlib_external
+
+    loader = _frozen_importlib_external.SourceFileLoader("_awaitscope_build", _BUILD)
+    spec = _frozen_importlib.ModuleSpec(loader.name, loader, origin=_BUILD)
+    module = type(sys)(loader.name)
+    module.__file__ = _BUILD
+    module.__spec__ = spec
+    loader.exec_module(module)
+    return module
+
+
+def _spawn_build(build, cache):
+    """Compile in a child, so that this process imports nothing for it."""
+    if not sys.executable:
+        raise _Reason("build_failed: the interpreter has no path")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWAITSCOPE_")}
+    actions = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    argv = [sys.executable, "-I", "-S", _BUILD, cache]
+    pid = os.posix_spawn(sys.executable, argv, env, file_actions=actions)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise _Reason(f"{build.reason_of(code)}: compiling the agent failed")
+
+
+def _load(cache):
+    import _frozen_importlib
+    import _frozen_importlib_external
+    import _imp
+
+    build = _build_module()
+    try:
+        source = os.environ.get("AWAITSCOPE_SOURCES")
+        path = build.cached(cache, source)
+        if path is None:
+            _spawn_build(build, cache)
+            path = build.cached(cache)
+    except build.BuildError as error:
+        raise _Reason(str(error)) from None
+    if path is None:
+        raise _Reason("build_failed: the agent is not in the cache")
+    name = "_awaitscope_agent"
+    loader = _frozen_importlib_external.ExtensionFileLoader(name, path)
+    return _imp.create_dynamic(_frozen_importlib.ModuleSpec(name, loader, origin=path))
+
+
+def _report(handle, exc):
+    """Do what the except clause of asyncio.events.Handle._run does."""
+    from asyncio import format_helpers
+
+    kwargs = {}
+    names = format_helpers._format_callback_source.__code__.co_varnames
+    if "debug" in names:
+        kwargs["debug"] = handle._loop.get_debug()
+    cb = format_helpers._format_callback_source(handle._callback, handle._args, **kwargs)
+    context = {
+        "message": f"Exception in callback {cb}",
+        "exception": exc,
+        "handle": handle,
+    }
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    handle._loop.call_exception_handler(context)
+
+
+def _patch(agent):
+    from asyncio import base_events, events, futures, tasks
+
+    c_task = getattr(tasks, "_CTask", None)
+    c_future = getattr(futures, "_CFuture", None)
+    agent.install(
+        base_events.BaseEventLoop,
+        events.Handle,
+        events.TimerHandle,
+        c_task,
+        c_future,
+        getattr(tasks, "_PyTask", None),
+        getattr(tasks, "_GatheringFuture", None),
+        _report,
+    )
+
+
+class _Loader:
+    """Loads asyncio.base_events with its own loader, then puts the hooks in."""
+
+    def __init__(self, loader, then):
+        self._loader = loader
+        self._then = then
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._then()
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+
+class _Finder:
+    """Waits for the first import of asyncio.base_events."""
+
+    def __init__(self, then):
+        self._then = then
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "asyncio.base_events":
+            return None
+        for finder in list(sys.meta_path):
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader, self._then)
+                return spec
+        return None
+
+
+def _give_up(live, error):
+    """Leave the reason where awaitscope finds it."""
+    import time
+
+    text = str(error) if isinstance(error, (_Reason, RuntimeError)) else ""
+    if ": " not in text:
+        text = f"hooks_failed: {type(error).__name__}: {error}"
+    path = os.path.join(live, f"{os.getpid()}-{time.monotonic_ns()}.none")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+        try:
+            os.write(fd, (text.replace("\n", " ") + "\n").encode("utf-8", "replace"))
+        finally:
+            os.close(fd)
+    except OSError:
+        return
+
+
+def _start():
+    live = os.environ.get("AWAITSCOPE_LIVE")
+    if not live or not os.path.isdir(live):
+        return
+    try:
+        cache = os.environ.get("AWAITSCOPE_CACHE")
+        if not cache:
+            raise _Reason("unsafe_cache: AWAITSCOPE_CACHE is not set")
+        slots = int(os.environ.get("AWAITSCOPE_RING_SLOTS") or _SLOTS)
+        agent = _load(cache)
+        agent.start(live, slots, (os.path.dirname(os.path.abspath(os.__file__)), _HERE))
+    except Exception as error:
+        _give_up(live, error)
+        return
+
+    def hook():
+        try:
+            _patch(agent)
+        except Exception as error:
+            agent.stop()
+            _give_up(live, error)
+
+    if "asyncio.base_events" in sys.modules:
+        hook()
+    else:
+        sys.meta_path.insert(0, _Finder(hook))
+
+
+def _make_way():
+    """Run the app's own sitecustomize as `sitecustomize`, or be as if there was none."""
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import PathFinder
+
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
+    sys.path_importer_cache.pop(_HERE, None)
+    spec = PathFinder.find_spec(__name__, sys.path)
+    if spec is None or spec.loader is None:
+        # What `site` expects, and passes over in silence, where nobody has customized it.
+        raise ImportError(f"No module named {__name__!r}", name=__name__)
+    module = module_from_spec(spec)
+    sys.modules[__name__] = module
+    spec.loader.exec_module(module)
+
+
+_start()
+_make_way()

@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The hooks on asyncio: BaseEventLoop._call_soon (who woke what), Handle._run (runs) and, where
+ * tasks can start eagerly, BaseEventLoop.create_task. Each does what the function does that it
+ * replaces, whether or not anything is recorded.
+ */
+#include "agent.h"
+
+#include <structmember.h>
+
+#define WAYS 4
+#define SETS 1024
+#define IN_FLIGHT 16
+
+/* When a callback that is no task's step was scheduled, until it runs. */
+struct scheduled {
+	const void *handle, *callback, *args; /* compared, never followed */
+	struct wake wake;
+};
+
+/* One run: a step or a callback, from begin to end. Runs nest. */
+struct run {
+	struct thread *thread;
+	struct task *task; /* strong; NULL for a callback */
+	PyObject *object;  /* the Task */
+	struct wake wake;
+	u64 begin_ns;
+	u32 serial, outer_run, outer_task;
+	u8 flags;
+};
+
+static struct scheduled scheduled[SETS][WAYS], in_flight[IN_FLIGHT];
+static u32 next_way, flying;
+static u32 runs;
+
+static PyObject *old_call_soon, *old_run, *old_create_task, *report_exception;
+static PyTypeObject *timer_type;
+static Py_ssize_t callback_at, args_at, context_at, loop_at, when_at;
+
+static PyObject *slot(PyObject *object, Py_ssize_t offset)
+{
+	return *(PyObject **)((char *)object + offset);
+}
+
+/* ---- when callbacks were scheduled ---- */
+
+static struct scheduled *set_of(const void *handle)
+{
+	u64 hash = (u64)(uintptr_t)handle * 0x9E3779B97F4A7C15ull;
+
+	return scheduled[hash >> 54];
+}
+
+static void remember(const struct scheduled *entry)
+{
+	struct scheduled *set = set_of(entry->handle);
+	int way;
+
+	for (way = 0; way < WAYS; way++)
+		if (!set[way].handle || set[way].handle == entry->handle)
+			break;
+	if (way == WAYS) /* handles cancelled before they ran stay here: any may go */
+		way = (int)(next_way++ % WAYS);
+	set[way] = *entry;
+}
+
+static struct wake recall(const void *handle, const void *callback, const void *args)
+{
+	struct scheduled *set = set_of(handle);
+	struct wake wake = {0};
+
+	for (int way = 0; way < WAYS; way++) {
+		if (set[way].handle != handle)
+			continue;
+		if (set[way].callback == callback && set[way].args == args)
+			wake = set[way].wake;
+		set[way].handle = NULL;
+		return wake;
+	}
+	for (int i = 0; flying && i < IN_FLIGHT; i++) {
+		if (in_flight[i].callback != callback || in_flight[i].args != args)
+			continue;
+		wake = in_flight[i].wake;
+		in_flight[i].callback = NULL;
+		return wake;
+	}
+	return wake;
+}
+
+/* The loop's thread may run a handle before the thread that made it gets to know it. */
+static struct scheduled *take_off(const struct scheduled *entry)
+{
+	for (int i = 0; i < IN_FLIGHT; i++) {
+		if (in_flight[i].handle)
+			continue;
+		in_flight[i] = *entry;
+		in_flight[i].handle = entry; /* taken */
+		flying++;
+		return &in_flight[i];
+	}
+	return NULL;
+}
+
+static bool land(struct scheduled *flight)
+{
+	bool still = flight->callback != NULL;
+
+	flight->handle = NULL;
+	flight->callback = NULL;
+	flying--;
+	return still;
+}
+
+/* ---- BaseEventLoop._call_soon(callback, args, context) ---- */
+
+static PyObject *call_soon_plain(PyObject *loop, PyObject *const *args, Py_ssize_t n)
+{
+	PyObject *stack[5] = {NULL, loop};
+
+	if (n > 3) {
+		PyErr_SetString(PyExc_TypeError, "_call_soon() takes 4 positional arguments");
+		return NULL;
+	}
+	for (Py_ssize_t i = 0; i < n; i++)
+		stack[i + 2] = args[i];
+	return PyObject_Vectorcall(old_call_soon, stack + 1,
+				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struct thread *thread)
+{
+	struct scheduled entry = {NULL, args[0], args[1], {now_ns(), thread->run, thread->tid}};
+	struct scheduled *flight = thread->run ? NULL : take_off(&entry);
+	PyObject *handle = call_soon_plain(loop, args, 3);
+
+	entry.handle = handle;
+	if ((!flight || land(flight)) && handle)
+		remember(&entry);
+	return handle;
+}
+
+static PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t n)
+{
+	struct thread *thread;
+	struct task *task;
+	PyObject *object;
+	bool thrown;
+
+	if (n != 3 || !ring_ready())
+		return call_soon_plain(loop, args, n);
+	thread = thread_self();
+	object = task_of(args[0], &thrown);
+	if (!object)
+		return call_soon_callback(loop, args, thread);
+	{
+		u64 now = now_ns();
+
+		task = task_see(object, loop, thread, now);
+		if (task)
+			task->wake = (struct wake){now, thread->run, thread->tid};
+	}
+	return call_soon_plain(loop, args, n);
+}
+
+/* ---- runs ---- */
+
+static void publish(struct thread *thread, u32 run, u32 task)
+{
+	thread->run = run;
+	thread->task = task;
+	if (thread->slot)
+		__atomic_store_n(thread->slot, task, __ATOMIC_RELAXED);
+}
+
+static void enter(struct run *run, u32 serial, u32 task)
+{
+	run->serial = serial;
+	run->outer_run = run->thread->run;
+	run->outer_task = run->thread->task;
+	publish(run->thread, serial, task);
+}
+
+static void leave(struct run *run)
+{
+	publish(run->thread, run->outer_run, run->outer_task);
+	Py_CLEAR(run->task);
+}
+
+static void write_step(struct run *run, u64 end_ns)
+{
+	struct ev_step step = {0}, *record;
+
+	step.flags = run->flags;
+	task_park(run->task, run->object, &step);
+	string_send(step.where_str);
+	string_send(step.leaf_str);
+	record = ring_reserve(KIND_STEP, run->begin_ns, run->thread->tid);
+	if (!record)
+		return;
+	record->how = step.how;
+	record->flags = step.flags;
+	record->end_ns = end_ns;
+	record->wake_ns = run->wake.ns;
+	record->run = run->serial;
+	record->waker_run = run->wake.run;
+	record->task = run->task->serial;
+	record->awaited = step.awaited;
+	record->where_str = step.where_str;
+	record->leaf_str = step.leaf_str;
+	record->row = step.row;
+	record->wake_tid = run->wake.tid;
+	ring_commit();
+}
+
+static void write_callback(struct run *run, PyObject *callback, u64 end_ns)
+{
+	u32 name = string_send(callback_name(callback));
+	struct ev_callback *record;
+
+	record = ring_reserve(KIND_CALLBACK, run->begin_ns, run->thread->tid);
+	if (!record)
+		return;
+	record->flags = run->flags;
+	record->end_ns = end_ns;
+	record->wake_ns = run->wake.ns;
+	record->run = run->serial;
+	record->waker_run = run->wake.run;
+	record->name_str = name;
+	record->wake_tid = run->wake.tid;
+	ring_commit();
+}
+
+static void begin_callback(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
+{
+	PyObject *when;
+
+	if (timer_type && PyObject_TypeCheck(handle, timer_type)) {
+		when = slot(handle, when_at);
+		run->flags |= RUN_TIMER;
+		if (when && PyFloat_Check(when) && PyFloat_AS_DOUBLE(when) > 0)
+			run->wake.ns = (u64)(PyFloat_AS_DOUBLE(when) * 1e9);
+		return;
+	}
+	run->wake = recall(handle, callback, args);
+}
+
+static void begin_step(struct run *run, PyObject *args, PyObject *loop, bool thrown)
+{
+	struct thread *thread = run->thread;
+
+	run->task = task_see(run->object, loop, thread, now_ns());
+	if (!run->task)
+		return;
+	Py_INCREF(run->task);
+	run->wake = run->task->wake;
+	run->task->wake = (struct wake){0};
+	run->flags |= task_resume_flags(run->object, args, thrown);
+	if (!run->task->named)
+		task_name(run->task, run->object, thread->tid);
+}
+
+static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
+{
+	PyObject *loop = slot(handle, loop_at);
+	bool thrown;
+
+	memset(run, 0, sizeof(*run));
+	run->thread = thread_self();
+	thread_announce(run->thread);
+	if (loop)
+		loop_see(loop, run->thread);
+	run->object = task_of(callback, &thrown);
+	if (run->object)
+		begin_step(run, args, loop, thrown);
+	else
+		begin_callback(run, handle, callback, args);
+	if (run->wake.tid && run->wake.tid != run->thread->tid)
+		run->flags |= RUN_FROM_THREAD;
+	enter(run, ++runs, run->task ? run->task->serial : 0);
+	run->begin_ns = now_ns();
+}
+
+static void end(struct run *run, PyObject *callback)
+{
+	u64 end_ns = now_ns();
+
+	if (ring_ready()) {
+		if (run->task)
+			write_step(run, end_ns);
+		else if (!run->object)
+			write_callback(run, callback, end_ns);
+	}
+	leave(run);
+}
+
+/* ---- Handle._run() ---- */
+
+/* Do what the except clauses of Handle._run do, with the exception as the one being handled. */
+static PyObject *report(PyObject *handle)
+{
+	PyObject *type, *value, *trace, *old_type, *old_value, *old_trace, *result;
+
+	if (PyErr_ExceptionMatches(PyExc_SystemExit) ||
+	    PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+		return NULL;
+	PyErr_Fetch(&type, &value, &trace);
+	PyErr_NormalizeException(&type, &value, &trace);
+	if (trace)
+		PyException_SetTraceback(value, trace);
+	PyErr_GetExcInfo(&old_type, &old_value, &old_trace);
+	Py_INCREF(value);
+	PyErr_SetExcInfo(type, new_ref(value), trace);
+	result = PyObject_CallFunctionObjArgs(report_exception, handle, value, NULL);
+	PyErr_SetExcInfo(old_type, old_value, old_trace);
+	Py_DECREF(value);
+	Py_DECREF(value);
+	if (!result)
+		return NULL;
+	Py_DECREF(result);
+	Py_RETURN_NONE;
+}
+
+static PyObject *call_in(PyObject *context, PyObject *callback, PyObject *args)
+{
+	PyObject *result;
+
+	if (PyContext_Enter(context) < 0)
+		return NULL;
+	result = PyObject_Vectorcall(callback, ((PyTupleObject *)args)->ob_item,
+				     (size_t)PyTuple_GET_SIZE(args), NULL);
+	if (PyContext_Exit(context) < 0)
+		Py_CLEAR(result);
+	return result;
+}
+
+static PyObject *handle_run(PyObject *handle, PyObject *Py_UNUSED(none))
+{
+	PyObject *callback = slot(handle, callback_at), *args = slot(handle, args_at);
+	PyObject *context = slot(handle, context_at), *result;
+	PyObject *type, *value, *trace;
+	bool recording = ring_ready();
+	struct run run;
+
+	if (!callback || !args || !context || !PyTuple_CheckExact(args) ||
+	    !PyContext_CheckExact(context))
+		return PyObject_CallOneArg(old_run, handle);
+	Py_INCREF(callback);
+	Py_INCREF(args);
+	Py_INCREF(context);
+	if (recording)
+		begin(&run, handle, callback, args);
+	result = call_in(context, callback, args);
+	if (recording) {
+		if (!result)
+			PyErr_Fetch(&type, &value, &trace);
+		end(&run, callback);
+		if (!result)
+			PyErr_Restore(type, value, trace);
+	}
+	if (result) {
+		Py_DECREF(result);
+		result = new_ref(Py_None);
+	} else {
+		result = report(handle);
+	}
+	Py_DECREF(callback);
+	Py_DECREF(args);
+	Py_DECREF(context);
+	return result;
+}
+
+/* ---- BaseEventLoop.create_task(coro, ...), only where tasks can start eagerly ---- */
+
+#if PY_VERSION_HEX >= 0x030C0000
+static PyObject *create_plain(PyObject *loop, PyObject *const *args, Py_ssize_t n,
+			      PyObject *names)
+{
+	Py_ssize_t all = n + (names ? PyTuple_GET_SIZE(names) : 0);
+	PyObject *stack[16] = {NULL, loop};
+
+	if (all > 13) {
+		PyErr_SetString(PyExc_TypeError, "create_task() got too many arguments");
+		return NULL;
+	}
+	for (Py_ssize_t i = 0; i < all; i++)
+		stack[i + 2] = args[i];
+	return PyObject_Vectorcall(old_create_task, stack + 1,
+				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+}
+
+static bool may_be_eager(PyObject *loop, PyObject *names)
+{
+	PyObject *factory = attribute(loop, "_task_factory");
+	bool may = factory && factory != Py_None;
+
+	Py_XDECREF(factory);
+	for (Py_ssize_t i = 0; !may && names && i < PyTuple_GET_SIZE(names); i++)
+		may = !PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), "eager_start");
+	return may;
+}
+
+static bool coro_has_begun(PyObject *coro)
+{
+	PyObject *suspended = attribute(coro, "cr_suspended");
+	PyObject *frame = suspended == Py_True ? NULL : attribute(coro, "cr_frame");
+	bool begun = suspended == Py_True || frame == Py_None;
+
+	Py_XDECREF(suspended);
+	Py_XDECREF(frame);
+	return begun;
+}
+
+static void end_eager(struct run *run, struct eager *eager, PyObject *object, PyObject *loop)
+{
+	u64 end_ns = now_ns();
+	bool thrown, begun = coro_has_begun(eager->coro);
+	struct task *task = eager->task;
+
+	(void)thrown;
+	if (!task) {
+		if (!begun)
+			return;
+		run->thread->eager = eager;
+		task = task_see(object, loop, run->thread, eager->begin_ns);
+		run->thread->eager = eager->outer;
+		if (!task || task != eager->task)
+			return; /* a factory's own kind of task */
+	}
+	run->task = (struct task *)new_ref((PyObject *)task);
+	run->object = object;
+	if (begun)
+		task->born_ns = eager->begin_ns;
+	task->parent = eager->parent;
+	task_born(task, object, loop, run->thread->tid, begun ? RUN_EAGER : 0);
+	if (begun) {
+		run->flags = RUN_EAGER;
+		run->begin_ns = eager->begin_ns;
+		run->wake = (struct wake){eager->begin_ns, eager->parent_run, run->thread->tid};
+		task_name(task, object, run->thread->tid);
+		write_step(run, end_ns);
+	}
+}
+
+static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n,
+			     PyObject *names)
+{
+	struct eager eager = {0};
+	struct run run = {0};
+	PyObject *task;
+
+	if (n < 1 || !may_be_eager(loop, names) || !ring_ready())
+		return create_plain(loop, args, n, names);
+	run.thread = thread_self();
+	thread_announce(run.thread);
+	eager.outer = run.thread->eager;
+	eager.coro = new_ref(args[0]);
+	eager.parent = run.thread->task;
+	eager.parent_run = run.thread->run;
+	eager.serial = task_reserve();
+	eager.begin_ns = now_ns();
+	run.thread->eager = &eager;
+	enter(&run, ++runs, eager.serial);
+	task = create_plain(loop, args, n, names);
+	run.thread->eager = eager.outer;
+	if (task && ring_ready())
+		end_eager(&run, &eager, task, loop);
+	leave(&run);
+	Py_XDECREF(eager.task);
+	Py_DECREF(eager.coro);
+	return task;
+}
+
+static PyMethodDef create_task_def = {
+	"create_task", (PyCFunction)(void (*)(void))create_task, METH_FASTCALL | METH_KEYWORDS,
+#if PY_VERSION_HEX >= 0x030E0000
+	"create_task($self, coro, **kwargs)\n--\n\n"
+#else
+	"create_task($self, coro, *, name=None, context=None)\n--\n\n"
+#endif
+	"Schedule or begin executing a coroutine object.\n\nReturn a task object."};
+#endif
+
+/* ---- installing ---- */
+
+static PyMethodDef call_soon_def = {
+	"_call_soon", (PyCFunction)(void (*)(void))call_soon, METH_FASTCALL,
+	"_call_soon($self, callback, args, context)\n--\n\n"};
+static PyMethodDef run_def = {"_run", handle_run, METH_NOARGS, "_run($self)\n--\n\n"};
+
+static int slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
+{
+	PyObject *member = attribute(type, name);
+	int failed = !member || Py_TYPE(member) != &PyMemberDescr_Type;
+
+	if (failed)
+		PyErr_Format(PyExc_RuntimeError, "%s is no slot of the handle", name);
+	else
+		*offset = ((PyMemberDescrObject *)member)->d_member->offset;
+	Py_XDECREF(member);
+	return failed ? -1 : 0;
+}
+
+static int replace(PyObject *type, PyMethodDef *def, PyObject **old)
+{
+	PyObject *descriptor;
+	int result = -1;
+
+	*old = PyObject_GetAttrString(type, def->ml_name);
+	if (!*old || !PyFunction_Check(*old)) {
+		PyErr_Format(PyExc_RuntimeError, "%s is not asyncio's own", def->ml_name);
+		return -1;
+	}
+	descriptor = PyDescr_NewMethod((PyTypeObject *)type, def);
+	if (descriptor)
+		result = PyObject_SetAttrString(type, def->ml_name, descriptor);
+	Py_XDECREF(descriptor);
+	return result;
+}
+
+/* Put the hooks in place; -1 with an exception, and nothing changed, if that cannot be done. */
+int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer, PyObject *helper)
+{
+	if (slot_offset(handle_type, "_callback", &callback_at) ||
+	    slot_offset(handle_type, "_args", &args_at) ||
+	    slot_offset(handle_type, "_context", &context_at) ||
+	    slot_offset(handle_type, "_loop", &loop_at) || slot_offset(timer, "_when", &when_at))
+		return -1;
+	timer_type = (PyTypeObject *)new_ref(timer);
+	report_exception = new_ref(helper);
+	if (replace(handle_type, &run_def, &old_run))
+		return -1;
+	if (replace(loop_type, &call_soon_def, &old_call_soon)) {
+		PyObject *type, *value, *trace;
+
+		PyErr_Fetch(&type, &value, &trace);
+		PyObject_SetAttrString(handle_type, "_run", old_run);
+		PyErr_Restore(type, value, trace);
+		return -1;
+	}
+#if PY_VERSION_HEX >= 0x030C0000
+	if (replace(loop_type, &create_task_def, &old_create_task))
+		PyErr_Clear(); /* then eager first steps go unseen, nothing else */
+#endif
+	return 0;
+}
