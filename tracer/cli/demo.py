@@ -65,7 +65,7 @@ def demo(name: str | None, output: Output, **options: Any) -> None:  # noqa: ANN
     if chosen is None:
         raise click.UsageError(f"there is no demo {name}; see awaitscope demo --list")
     trace, code = _record(chosen, options)
-    _show(trace, output)
+    _show(chosen, trace, output)
     sys.exit(code)
 
 
@@ -113,7 +113,19 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _show(trace: Trace, output: Output) -> None:
+def _fetch_lines(chosen: Demo) -> list[str]:
+    """Return `file:line` of every `await conn.fetch` in the demo."""
+    from tracer.paths import demos_dir  # noqa: PLC0415 (--help must not pay for it)
+
+    text = (demos_dir() / chosen.script).read_text()
+    return [
+        f"{chosen.script}:{number}"
+        for number, line in enumerate(text.splitlines(), 1)
+        if "await conn.fetch(" in line and "`" not in line
+    ]
+
+
+def _show(chosen: Demo, trace: Trace, output: Output) -> None:
     """Print the 13 steps, the insight, the awaits by line, and how many were seen whole."""
     from tracer.cli.awaits import group_columns  # noqa: PLC0415 (--help must not pay for it)
     from tracer.cli.steps import steps_text  # noqa: PLC0415
@@ -122,9 +134,10 @@ def _show(trace: Trace, output: Output) -> None:
     from tracer.report.steps import steps_document  # noqa: PLC0415
     from tracer.report.summary import summary  # noqa: PLC0415
 
-    document = steps_document(trace, typical_fetch(trace))
+    lines = _fetch_lines(chosen)
+    document = steps_document(trace, typical_fetch(trace, lines))
     groups = group_rows(trace, "where")
-    seen = coverage(trace)
+    seen = coverage(trace, lines)
     if output.form == "json":
         emit_json({**document, "groups": groups, "coverage": seen, "trace": str(trace.folder.path)})
         return

@@ -45,10 +45,9 @@ def doctor(ctx: click.Context, pid: int | None, output: Output, *, deep: bool) -
         click.echo(_text(everything))
     else:
         emit([asdict(check) for check in everything], COLUMNS, output)
-    if first_failure(checks):
-        ctx.exit(4)
-    if first_failure(about_process):
-        ctx.exit(5)
+    failed = first_failure(everything)
+    if failed:
+        ctx.exit(5 if failed.name == "interpreter" else 4)
 
 
 def _all_probes() -> Check:

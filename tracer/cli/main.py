@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -38,21 +37,11 @@ command's own code (128 + signal if one ended it); 125 awaitscope failed, 126 th
 cannot be executed, 127 there is no such command."""
 
 
-class ShownError(click.ClickException):
-    """An error of ours as click shows it: the sentence, then the fix."""
-
-    def __init__(self, error: AwaitscopeError) -> None:
-        """Take over the message, the fix and the exit code."""
-        super().__init__(error.message)
-        self.fix = error.fix
-        self.exit_code = error.exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print to standard error."""
-        stream = file or sys.stderr
-        click.echo(f"{click.style('awaitscope:', fg='red')} {self.message}", file=stream)
-        if self.fix:
-            click.echo(f"  fix: {self.fix}", file=stream)
+def show_error(error: AwaitscopeError) -> None:
+    """Print the sentence and its fix to standard error."""
+    click.echo(f"{click.style('awaitscope:', fg='red')} {error.message}", err=True)
+    if error.fix:
+        click.echo(f"  fix: {error.fix}", err=True)
 
 
 class LazyGroup(click.Group):
@@ -82,7 +71,8 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except AwaitscopeError as error:
-            raise ShownError(error) from error
+            show_error(error)
+            ctx.exit(error.exit_code)
 
 
 @click.group(

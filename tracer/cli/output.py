@@ -87,8 +87,13 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @color_option
     @functools.wraps(command)
     def wrapped(
-        *args: Any, as_json: bool, as_csv: bool, fmt: str | None, no_headers: bool, **kwargs: Any
-    ) -> Any:  # noqa: ANN401 (a decorator of anything)
+        *args: Any,  # noqa: ANN401 (a decorator of any command)
+        as_json: bool,
+        as_csv: bool,
+        fmt: str | None,
+        no_headers: bool,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         if as_json + as_csv + (fmt is not None) > 1:
             raise click.UsageError("--json, --csv and --fmt exclude each other")
         if fmt is not None:

@@ -8,36 +8,42 @@ from tracer.errors import TracerFailed
 from tracer.report.awaits import await_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tracer.correlate.trace import Row, Trace
 
-# the demo's four functions with `row = await conn.fetch(query)`
-_FETCHES = (
-    "FROM \"await\" a WHERE kind = 'socket' AND round_trips > 0 AND sent_bytes > 0"
-    " AND task_name LIKE 'shop-%'"
-)
+_FETCHES = """
+  SELECT a.await_id, a.total_ns, a.legs, a.complete, max_by(l.observed_steps, l.trip) AS observed
+    FROM "await" a JOIN leg l USING (await_id)
+   WHERE list_contains($1, parse_filename(a."where")) AND a.sent_bytes > 0
+   GROUP BY ALL"""
 
 
-def coverage(trace: Trace) -> dict[str, Any]:
-    """Return how many fetches there were and for how many 12 steps or more were observed."""
+def coverage(trace: Trace, lines: Collection[str]) -> dict[str, Any]:
+    """Return how many awaits of the given `file:line` sent a query, and how many were whole.
+
+    Whole: 12 or more of the 13 steps were observed.
+    """
     row = trace.rows(
-        "SELECT count(*) AS fetches, count(*) FILTER (observed >= 12) AS whole FROM"
-        " (SELECT await_id, (SELECT arg_max(observed_steps, trip) FROM leg"
-        f" WHERE leg.await_id = a.await_id) AS observed {_FETCHES})"
+        "SELECT count(*) AS fetches, count(*) FILTER (observed >= 12) AS whole"
+        f" FROM ({_FETCHES})",
+        list(lines),
     )[0]
-    share = row["whole"] / row["fetches"] if row["fetches"] else 0.0
-    return {**row, "share": share}
+    return {**row, "share": row["whole"] / row["fetches"] if row["fetches"] else 0.0}
 
 
-def typical_fetch(trace: Trace) -> Row:
-    """Return the fetch of median length among those with a single trip and most steps seen."""
+def typical_fetch(trace: Trace, lines: Collection[str]) -> Row:
+    """Return the fetch of median length among those with one trip and the most steps seen."""
     best = trace.rows(
-        "SELECT await_id FROM (SELECT a.await_id, total_ns,"
-        " (SELECT max(observed_steps) FROM leg WHERE leg.await_id = a.await_id) AS observed,"
-        f" max(observed) OVER () AS most {_FETCHES} AND legs = 1 AND complete)"
-        " WHERE observed = most ORDER BY total_ns"
+        f"WITH asked AS ({_FETCHES})"
+        " SELECT await_id FROM asked WHERE legs = 1 AND complete"
+        " AND observed = (SELECT max(observed) FROM asked WHERE legs = 1 AND complete)"
+        " ORDER BY total_ns, await_id",
+        list(lines),
     )
     if not best:
         raise TracerFailed(
-            "no fetch was traced whole", "see `awaitscope info`: did the agent start, was data lost?"
+            "no fetch was traced whole",
+            "see `awaitscope info`: did the agent start, were records lost?",
         )
     return await_rows(trace, await_id=best[len(best) // 2]["await_id"])[0]

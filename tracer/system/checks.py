@@ -9,17 +9,28 @@ from __future__ import annotations
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tracer.errors import Prerequisite
-from tracer.system import kernel
 from tracer.system.bcc_module import DIST_PACKAGES, find_bcc
 from tracer.system.btf import Btf
 from tracer.system.interrupts import NetDevice, net_devices
+from tracer.system.kernel import (
+    CAPABILITIES,
+    INITIAL_PID_NAMESPACE,
+    Kernel,
+    Rights,
+    read_kernel,
+    read_rights,
+    read_text,
+    try_raw_tracepoint,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Status = Literal["ok", "warn", "fail"]
 OLDEST_KERNEL = (5, 8)
@@ -54,7 +65,7 @@ class Machine:
 
     root: Path = Path("/")
     which: Callable[[str], str | None] = shutil.which
-    try_load: Callable[[], None] = kernel.try_raw_tracepoint
+    try_load: Callable[[], None] = try_raw_tracepoint
     devices: Callable[[], list[NetDevice]] = net_devices
     free_bytes: Callable[[], int] = field(default=lambda: shutil.disk_usage(Path.cwd()).free)
 
@@ -63,14 +74,14 @@ class Machine:
         return self.root / str(path).lstrip("/")
 
     @cached_property
-    def kernel(self) -> kernel.Kernel:
+    def kernel(self) -> Kernel:
         """Return the kernel's facts, read once."""
-        return kernel.read_kernel(self.root)
+        return read_kernel(self.root)
 
     @cached_property
-    def rights(self) -> kernel.Rights:
+    def rights(self) -> Rights:
         """Return what this process may do, read once."""
-        return kernel.read_rights(self.root)
+        return read_rights(self.root)
 
 
 def sudo_line() -> str:
@@ -82,7 +93,7 @@ def rights(machine: Machine) -> Check:
     """Check the capabilities that loading needs (kernel/bpf/syscall.c)."""
     why = "the kernel lets only root load tracing programs; reading a finished trace needs none"
     mine = machine.rights
-    names = ", ".join(sorted(mine.capabilities)) or "none of " + ", ".join(kernel.CAPABILITIES)
+    names = ", ".join(sorted(mine.capabilities)) or "none of " + ", ".join(CAPABILITIES)
     seen = f"uid {mine.uid}, capabilities {names}"
     if mine.may_load:
         return Check("root", "ok", required=True, seen=seen, why=why)
@@ -179,7 +190,7 @@ def tracepoints(machine: Machine, wanted: Sequence[Tracepoint]) -> Check:
 
 def tracefs(machine: Machine) -> Check:
     """Say that tracefs is not needed, mounted or not."""
-    mounts = kernel.read_text(machine.at("/proc/mounts")).splitlines()
+    mounts = read_text(machine.at("/proc/mounts")).splitlines()
     mounted = any(line.split()[2:3] == ["tracefs"] for line in mounts)
     seen = f"{'mounted' if mounted else 'not mounted'}; not needed"
     why = "raw tracepoints are attached by the bpf system call alone"
@@ -233,7 +244,7 @@ def pid_namespace(machine: Machine) -> Check:
     """Say whether this is a container's pid namespace."""
     why = "from inside a container only its own processes can be named"
     inode = machine.rights.pid_namespace
-    if inode == kernel.INITIAL_PID_NAMESPACE:
+    if inode == INITIAL_PID_NAMESPACE:
         return Check("pid namespace", "ok", required=False, seen="the machine's own", why=why)
     seen = f"a container's (inode {inode})"
     fix = "only to name processes outside it: start the container with --pid=host"

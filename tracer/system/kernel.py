@@ -29,7 +29,7 @@ INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 _BPF_NR = {"x86_64": 321, "aarch64": 280}
 _PROG_LOAD, _PROG_GET_NEXT_ID, _MAP_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 5, 11, 12, 17
 _PROG_TYPE_RAW_TRACEPOINT = 17
-# r0 = 0; exit
+# the program "return 0": BPF_MOV64_IMM of 0 to R0, then BPF_EXIT_INSN
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 

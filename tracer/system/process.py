@@ -6,7 +6,7 @@ Nothing of the process is executed: its interpreter's version is read from file 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,9 @@ def check_process(tgid: int, machine: Machine | None = None) -> list[Check]:
     """Return the doctor's lines for one process; TargetGone if there is none."""
     here = machine or Machine()
     process = read_process(tgid, here.root)
-    checks = [_readable(process, here), _is_python(process)]
+    checks = [_readable(process, here)]
+    if process.executable:
+        checks.append(_is_python(process))
     if process.python:
         checks.append(_headers(process, here))
         checks.append(_namespace(process, here))
@@ -96,11 +98,10 @@ def check_process(tgid: int, machine: Machine | None = None) -> list[Check]:
 
 def _readable(process: Process, machine: Machine) -> Check:
     why = "the interpreter's memory map is read (ptrace access mode of /proc)"
-    mine = machine.rights
+    seen = f"process {process.tgid} ({process.name}) of uid {process.uid}"
     if process.executable:
-        seen = f"process {process.tgid} ({process.name}) of uid {process.uid}"
         return Check("process", "ok", required=True, seen=seen, why=why)
-    seen = f"process {process.tgid} ({process.name}) of uid {process.uid} is closed to uid {mine.uid}"
+    seen = f"{seen} is closed to uid {machine.rights.uid}"
     fix = f"sudo awaitscope doctor {process.tgid}"
     return Check("process", "fail", required=True, seen=seen, why=why, fix=fix)
 
@@ -130,9 +131,7 @@ def _headers(process: Process, machine: Machine) -> Check:
     prefix = Path(process.executable).parent.parent
     include = "python{}.{}".format(*process.python or (3, 0))
     check = python_headers(machine, str(prefix / "include" / include))
-    return Check(
-        f"{check.name} of the process", check.status, check.required, check.seen, check.why, check.fix
-    )
+    return replace(check, name=f"{check.name} of the process")
 
 
 def _namespace(process: Process, machine: Machine) -> Check:
