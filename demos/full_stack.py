@@ -82,7 +82,7 @@ async def main(dsn: str, queries: int, tasks: int) -> None:
     try:
         await owner.execute(
             f"CREATE TABLE {schema}.item AS"
-            " SELECT id, 'item ' || id AS name, id % 97 AS price, repeat('good ', 35) AS description"
+            " SELECT id, 'item ' || id AS name, id % 97 AS price, repeat('good', 50) AS description"
             f" FROM generate_series(0, {ITEMS - 1}) AS id;"
             f"CREATE UNIQUE INDEX ON {schema}.item (id); ANALYZE {schema}.item"
         )

@@ -319,7 +319,7 @@ struct ev_agent_thread {
 #define RUN_TIMER 1           /* a TimerHandle: wake_ns is its deadline */
 #define RUN_THROWN 2          /* the step throws into the coroutine (cancellation) */
 #define RUN_EAGER 4           /* eager first step, run inside the constructor */
-#define RUN_CANCEL_REQUEST 8  /* Task.cancel was asked for before this step began */
+#define RUN_CANCEL_REQUEST 8  /* cancelled: Task.cancel was called, or the awaited future was cancelled */
 #define RUN_FUTURE_FAILED 16  /* the future the task waited for had an exception */
 #define RUN_FROM_THREAD 32    /* scheduled by another thread (call_soon_threadsafe) */
 #define RUN_RESUMED_SAME 64   /* at its end the task waits for the same object as before this step */

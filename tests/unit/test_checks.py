@@ -57,9 +57,7 @@ class InRootNamespace(Machine):
 
 
 @pytest.fixture
-def healthy(
-    tmp_path: Path, tiny_btf: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Machine]:
+def healthy(tmp_path: Path, tiny_btf: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Give a tree in which every check is ok."""
     root = tmp_path / "root"
     set_capabilities(root, ALL_CAPABILITIES)

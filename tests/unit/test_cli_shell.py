@@ -22,9 +22,7 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
         "import sys\nfrom tracer.cli.main import main\n"
         f"main({args!r}, standalone_mode=False)\nprint('MODULES', *sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.rsplit("MODULES", 1)[1].split())
     assert not loaded & {"numpy", "duckdb", "bcc", "pyroute2", "tabulate", "asyncio"}
     assert not {name for name in loaded if name.startswith("tracer.capture")}

@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
+
+from tracer.agent import build
 
 _HERE = Path(__file__).resolve().parent
 _ELF = b"\x7fELF"
@@ -15,6 +18,11 @@ _ELF = b"\x7fELF"
 def bootstrap_dir() -> Path:
     """Return the folder that goes first on the target's PYTHONPATH."""
     return _HERE / "bootstrap"
+
+
+@cache
+def _source_hash() -> str:
+    return build.source_hash()
 
 
 def environment(
@@ -35,10 +43,12 @@ def environment(
     env["AWAITSCOPE_LIVE"] = str(live_dir.absolute())
     env["AWAITSCOPE_CACHE"] = str(cache_dir.absolute())
     env["AWAITSCOPE_RING_SLOTS"] = str(ring_slots)
+    # Saves every traced process the import of hashlib when it looks for the built agent.
+    env["AWAITSCOPE_SOURCES"] = _source_hash()
     return env
 
 
-def python_of(argv: list[str], env: dict[str, str]) -> Path | None:
+def python_of(argv: list[str], env: dict[str, str]) -> Path | None:  # noqa: PLR0911 (guards)
     """Return the interpreter that a command will run, None if it is not plainly a Python."""
     found = shutil.which(argv[0], path=env.get("PATH", os.defpath))
     if found is None:

@@ -9,6 +9,10 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h> /* PyMemberDef */
+#endif
+#include <frameobject.h> /* PyFrame_Check before 3.11 */
 #include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
@@ -125,6 +129,7 @@ struct task {
 struct eager {
 	struct eager *outer;
 	PyObject *coro;
+	PyObject *object;  /* the Task, once create_task returned it */
 	struct task *task; /* strong; set when the new task is first seen within the call */
 	u64 begin_ns;
 	u32 serial;

@@ -5,6 +5,8 @@
  */
 #include "agent.h"
 
+#include <frameobject.h>
+
 #define MAX_DEPTH 400
 #define DEEP 6 /* a user frame deeper than this is remembered, to skip the walk down to it */
 #define MAX_TYPES 64

@@ -6,8 +6,6 @@
  */
 #include "agent.h"
 
-#include <structmember.h>
-
 #define WAYS 4
 #define SETS 1024
 #define IN_FLIGHT 16
@@ -33,7 +31,7 @@ static struct scheduled scheduled[SETS][WAYS], in_flight[IN_FLIGHT];
 static u32 next_way, flying;
 static u32 runs;
 
-static PyObject *old_call_soon, *old_run, *old_create_task, *report_exception;
+static PyObject *old_call_soon, *old_run, *report_exception;
 static PyTypeObject *timer_type;
 static Py_ssize_t callback_at, args_at, context_at, loop_at, when_at;
 
@@ -372,6 +370,8 @@ static PyObject *handle_run(PyObject *handle, PyObject *Py_UNUSED(none))
 /* ---- BaseEventLoop.create_task(coro, ...), only where tasks can start eagerly ---- */
 
 #if PY_VERSION_HEX >= 0x030C0000
+static PyObject *old_create_task;
+
 static PyObject *create_plain(PyObject *loop, PyObject *const *args, Py_ssize_t n,
 			      PyObject *names)
 {
@@ -413,13 +413,13 @@ static bool coro_has_begun(PyObject *coro)
 static void end_eager(struct run *run, struct eager *eager, PyObject *object, PyObject *loop)
 {
 	u64 end_ns = now_ns();
-	bool thrown, begun = coro_has_begun(eager->coro);
+	bool begun = coro_has_begun(eager->coro);
 	struct task *task = eager->task;
 
-	(void)thrown;
 	if (!task) {
 		if (!begun)
 			return;
+		eager->object = object;
 		run->thread->eager = eager;
 		task = task_see(object, loop, run->thread, eager->begin_ns);
 		run->thread->eager = eager->outer;

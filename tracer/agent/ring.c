@@ -3,7 +3,9 @@
  * The ring file that the agent writes, and what a thread tells the kernel. One writer (the
  * GIL), one reader in another process. A full ring counts what it loses and never blocks.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include "agent.h"
 
 #include <errno.h>

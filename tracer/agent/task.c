@@ -240,7 +240,8 @@ struct task *task_see(PyObject *task, PyObject *loop, struct thread *thread, u64
 	state = state_new(task);
 	if (!state)
 		return NULL;
-	if (eager && !eager->task && eager->coro == state->coro) {
+	if (eager && !eager->task && (eager->object == task || eager->coro == state->coro)) {
+		state->coro = eager->coro; /* a task that is over has none any more */
 		eager->task = (struct task *)new_ref((PyObject *)state);
 		state->serial = eager->serial;
 		state->parent = eager->parent;
@@ -464,8 +465,8 @@ u8 task_resume_flags(PyObject *task, PyObject *args, bool thrown)
 		PyObject *future = PyTuple_GET_ITEM(args, 0);
 		char letter = state_letter(future);
 
-		if (letter == 'C')
-			flags |= RUN_THROWN;
+		if (letter == 'C') /* Task.cancel() cancels the future it waits for */
+			flags |= RUN_THROWN | RUN_CANCEL_REQUEST;
 		else if (letter == 'F' && has_exception(future))
 			flags |= RUN_THROWN | RUN_FUTURE_FAILED;
 	}

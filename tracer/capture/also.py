@@ -23,15 +23,15 @@ class Thread:
 def _processes() -> dict[int, tuple[str, int]]:
     """Return tgid -> (comm, parent tgid) of all processes."""
     found = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
             continue
         try:
-            text = Path(f"/proc/{entry}/stat").read_text(errors="replace")
+            text = (folder / "stat").read_text(errors="replace")
         except OSError:
             continue
         comm, rest = text.split("(", 1)[1].rsplit(")", 1)
-        found[int(entry)] = (comm, int(rest.split()[1]))
+        found[int(folder.name)] = (comm, int(rest.split()[1]))
     return found
 
 
@@ -74,7 +74,7 @@ def threads_of(root: int) -> list[Thread]:
     threads = []
     for tgid in sorted(_tree(root, processes)):
         try:
-            tids = os.listdir(f"/proc/{tgid}/task")
+            tids = [task.name for task in Path(f"/proc/{tgid}/task").iterdir()]
         except OSError:
             continue
         comm = processes[tgid][0] if tgid in processes else ""

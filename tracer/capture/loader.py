@@ -118,7 +118,7 @@ class Loader:
             *offset_defines(self._btf),
         ]
         try:
-            return self._bcc.BPF(text=source_text(), cflags=flags)
+            return self._bcc.BPF(text=source_text().encode(), cflags=flags)
         except Exception as error:
             raise Prerequisite(
                 f"the probes do not compile: {error} {' / '.join(said[-3:])}",
@@ -126,7 +126,7 @@ class Loader:
             ) from error
 
     def _fill_syscall_classes(self) -> None:
-        table = self._bpf["syscall_class"]
+        table = self._bpf[b"syscall_class"]
         for nr, cls in syscalls.CLASS_OF.items():
             table[ctypes.c_uint(nr)] = ctypes.c_uint(cls)
 
@@ -164,16 +164,16 @@ class Loader:
     @property
     def ring_fd(self) -> int:
         """Return the ring map's descriptor."""
-        return int(self._bpf["ring"].map_fd)
+        return int(self._bpf[b"ring"].map_fd)
 
     def configure(self, *, seed_tid: int, seed_pidns: int) -> None:
         """Name the held target by its tid in our pid namespace and that namespace's inode."""
-        table = self._bpf["config"]
+        table = self._bpf[b"config"]
         table[ctypes.c_int(0)] = table.Leaf(seed_tid, seed_pidns, 1, 0)
 
     def seed_thread(self, tid: int, tgid: int) -> None:
         """Trace a thread that exists already (root pid namespace)."""
-        table = self._bpf["threads"]
+        table = self._bpf[b"threads"]
         leaf = table.Leaf()
         leaf.tgid = tgid
         leaf.nr = 65535
@@ -181,13 +181,13 @@ class Loader:
 
     def counters(self, name: str) -> list[list[int]]:
         """Return a per-CPU counter table, `seen` or `lost`: [kind][cpu]."""
-        table = self._bpf[name]
+        table = self._bpf[name.encode()]
         count = load_header().constants["KIND_MAX"]
         return [[int(v) for v in table[ctypes.c_int(kind)]] for kind in range(count)]
 
     def open_threads(self) -> dict[int, Any]:
         """Return the state of all traced threads by tid: what is still running at the end."""
-        return {int(key.value): leaf for key, leaf in self._bpf["threads"].items()}
+        return {int(key.value): leaf for key, leaf in self._bpf[b"threads"].items()}
 
     def detach(self) -> None:
         """Take the programs off their hooks; maps stay readable."""

@@ -31,9 +31,9 @@ class KernelRing:
         )
         self._cons = np.frombuffer(self._consumer, np.uint64, 1)
         self._prod = np.frombuffer(self._producer, np.uint64, 1)
-        self._lengths = np.frombuffer(
-            self._producer, np.uint32, 2 * size_bytes // 4, PAGE
-        ).reshape(-1, SLOT // 4)[:, 0]
+        self._lengths = np.frombuffer(self._producer, np.uint32, 2 * size_bytes // 4, PAGE).reshape(
+            -1, SLOT // 4
+        )[:, 0]
         self._slots = np.frombuffer(self._producer, np.uint8, 2 * size_bytes, PAGE).reshape(
             -1, SLOT
         )

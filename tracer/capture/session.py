@@ -109,9 +109,7 @@ class _Session:
             raise
         try:
             loader.attach()
-            loader.configure(
-                seed_tid=held.tid, seed_pidns=Path("/proc/self/ns/pid").stat().st_ino
-            )
+            loader.configure(seed_tid=held.tid, seed_pidns=Path("/proc/self/ns/pid").stat().st_ino)
             self._ring = KernelRing(loader.ring_fd, options.ring_bytes)
             self._raw = os.open(
                 folder.raw / KERNEL_RAW, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
@@ -193,9 +191,7 @@ class _Session:
             self._note_process(tgid)
 
     def _loop(self, held: Target) -> int | None:
-        deadline = (
-            time.monotonic() + self._options.duration_s if self._options.duration_s else None
-        )
+        deadline = time.monotonic() + self._options.duration_s if self._options.duration_s else None
         while True:
             code = held.wait(self._options.poll_s)
             self._drain()
@@ -219,7 +215,7 @@ class _Session:
             births = slots[slots[:, _KIND_OFFSET] == 1]
             for tgid in {int.from_bytes(s[24:28].tobytes(), "little") for s in births}:
                 self._note_process(tgid)
-            write_all(self._raw, memoryview(slots).cast("B"))
+            write_all(self._raw, slots.data.cast("B"))
             self._ring.release(len(slots))
             slots = self._ring.take()
 

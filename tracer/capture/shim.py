@@ -60,9 +60,11 @@ struct pt_regs {{
 
 def version_code(release: str) -> int:
     """Return LINUX_VERSION_CODE for a uname release such as `6.12.107+deb13-amd64`."""
-    numbers = [int("".join(c for c in part if c.isdigit()) or 0) for part in
-               release.split("-")[0].split("+")[0].split(".")[:3]]
-    major, minor, patch = (numbers + [0, 0, 0])[:3]
+    numbers = [
+        int("".join(c for c in part if c.isdigit()) or 0)
+        for part in release.split("-", maxsplit=1)[0].split("+", maxsplit=1)[0].split(".")[:3]
+    ]
+    major, minor, patch = [*numbers, 0, 0, 0][:3]
     return (major << 16) + (minor << 8) + min(patch, 255)
 
 

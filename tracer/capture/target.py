@@ -136,7 +136,7 @@ class Target:
                 os.setgid(self._drop.gid)
                 os.setuid(self._drop.uid)
             os.read(go_read, 1)  # b"" when the tracer died: go on without it
-            os.execve(path, argv, env)
+            os.execve(path, argv, env)  # noqa: S606 (a shell is what the user may run)
         except OSError as error:
             os.write(error_write, str(error.errno).encode())
         finally:

@@ -7,15 +7,36 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracer.cli.open import opened, trace_argument
-from tracer.cli.output import Column, Output, emit, format_bytes, format_ns, format_share, output_options
+from tracer.cli.output import (
+    Column,
+    Output,
+    emit,
+    format_bytes,
+    format_ns,
+    format_share,
+    output_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 STAGE_NAMES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
-KINDS = ("socket", "timer", "task", "future", "lock", "event", "queue", "thread", "subprocess",
-         "signal", "callback", "yield", "unknown")
+KINDS = (
+    "socket",
+    "timer",
+    "task",
+    "future",
+    "lock",
+    "event",
+    "queue",
+    "thread",
+    "subprocess",
+    "signal",
+    "callback",
+    "yield",
+    "unknown",
+)
 
 
 def _short(value: str | None) -> str:
@@ -51,9 +72,15 @@ def group_columns(by: str) -> Sequence[Column]:
 @trace_argument
 @click.option("--task", metavar="T", help="Only this task: its number or its name.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only awaits of this kind.")
-@click.option("--slowest", type=click.IntRange(1), metavar="N", help="The N slowest, slowest first.")
-@click.option("--group", "group", type=click.Choice(["where", "coroutine", "task"]),
-              help="One row per source line, coroutine or task name.")
+@click.option(
+    "--slowest", type=click.IntRange(1), metavar="N", help="The N slowest, slowest first."
+)
+@click.option(
+    "--group",
+    "group",
+    type=click.Choice(["where", "coroutine", "task"]),
+    help="One row per source line, coroutine or task name.",
+)
 @output_options
 def awaits(trace: Path | None, output: Output, **options: Any) -> None:  # noqa: ANN401
     """List the awaits of TRACE and where their time went.

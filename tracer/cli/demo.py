@@ -45,12 +45,23 @@ _LIST = (Column("name", "demo"), Column("section", "section"), Column("what", "s
 @click.argument("name", required=False)
 @click.option("--list", "list_them", is_flag=True, help="List the demos.")
 @click.option("--dsn", help="Use this PostgreSQL instead of a private one.")
-@click.option("--link", type=click.Choice(["veth", "lo"]), default="veth", show_default=True,
-              help="How the private PostgreSQL is reached.")
+@click.option(
+    "--link",
+    type=click.Choice(["veth", "lo"]),
+    default="veth",
+    show_default=True,
+    help="How the private PostgreSQL is reached.",
+)
 @click.option("--queries", type=click.IntRange(1), default=300, show_default=True)
 @click.option("--level", type=click.IntRange(1, 3), default=3, show_default=True)
-@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR",
-              help="Trace folder; default awaitscope-PROG-PID.trace here.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Trace folder; default awaitscope-PROG-PID.trace here.",
+)
 @output_options
 def demo(name: str | None, output: Output, **options: Any) -> None:  # noqa: ANN401
     """Run demo NAME (default: full-stack) under trace and print its tables.
@@ -95,7 +106,12 @@ def _record(chosen: Demo, options: dict[str, Any]) -> tuple[Trace, int]:
             also = [str(lab.postmaster_pid)]
             say(f"PostgreSQL {lab.server_version} at {lab.peer_ip} ({lab.link} {lab.device})")
         command = [
-            sys.executable, str(script), "--dsn", dsn, "--queries", str(options["queries"]),
+            sys.executable,
+            str(script),
+            "--dsn",
+            dsn,
+            "--queries",
+            str(options["queries"]),
         ]
         return record_and_correlate(
             Options(command=command, output=options["folder"], level=options["level"], also=also)

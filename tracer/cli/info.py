@@ -40,15 +40,38 @@ def info(trace: Path | None, output: Output) -> None:
         f" reader {document['overhead']['reader_cpu_s']} s CPU\n"
     )
     targets = [
-        {**t, "command": " ".join(t["argv"] or [t["exe"] or "?"])[:60]}
-        for t in document["targets"]
+        {**t, "command": " ".join(t["argv"] or [t["exe"] or "?"])[:60]} for t in document["targets"]
     ]
-    click.echo(table(targets, [Column("tgid", "tgid", right=True), Column("agent", "agent"),
-                               Column("reason", "reason"), Column("command", "command")], output))
+    click.echo(
+        table(
+            targets,
+            [
+                Column("tgid", "tgid", right=True),
+                Column("agent", "agent"),
+                Column("reason", "reason"),
+                Column("command", "command"),
+            ],
+            output,
+        )
+    )
     click.echo()
     events = [{"event": k, **v} for k, v in document["events"].items()]
-    click.echo(table(events, [Column("event", "event"), Column("written", "written", right=True),
-                              Column("lost", "lost", right=True)], output))
+    click.echo(
+        table(
+            events,
+            [
+                Column("event", "event"),
+                Column("written", "written", right=True),
+                Column("lost", "lost", right=True),
+            ],
+            output,
+        )
+    )
     click.echo()
-    click.echo(table(document["probes"], [Column("hook", "hook"), Column("rung", "rung"),
-                                          Column("reason", "reason")], output))
+    click.echo(
+        table(
+            document["probes"],
+            [Column("hook", "hook"), Column("rung", "rung"), Column("reason", "reason")],
+            output,
+        )
+    )

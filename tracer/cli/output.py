@@ -224,8 +224,8 @@ def format_bytes(value: float | None) -> str:
 
 
 def format_count(value: float | None) -> str:
-    """Show a count with thin groups: `1 234 567`."""
-    return ABSENT if value is None else f"{value:,.0f}".replace(",", " ")
+    """Show a count in groups of three: `1,234,567`."""
+    return ABSENT if value is None else f"{value:,.0f}"
 
 
 def format_share(value: float | None) -> str:

@@ -19,9 +19,7 @@ def say(line: str) -> None:
     click.echo(f"awaitscope: {line}", err=True)
 
 
-def record_and_correlate(
-    options: Options, tell: Callable[[str], None] = say
-) -> tuple[Trace, int]:
+def record_and_correlate(options: Options, tell: Callable[[str], None] = say) -> tuple[Trace, int]:
     """Return the finished trace, and the command's exit code."""
     recording = record(options, tell)
     tell("correlating …")

@@ -33,8 +33,15 @@ _COLUMNS = (
 @click.option("--task", metavar="T", help="The slowest socket await of this task.")
 @click.option("--trip", type=int, metavar="N", help="This trip of the await; default the last.")
 @output_options
-def steps(trace: Path | None, await_id: int | None, task: str | None, trip: int | None,
-          output: Output, *, slowest: bool) -> None:
+def steps(
+    trace: Path | None,
+    await_id: int | None,
+    task: str | None,
+    trip: int | None,
+    output: Output,
+    *,
+    slowest: bool,
+) -> None:
     """Show the 13 steps from an await in your code down to the network and back.
 
     \b
@@ -77,8 +84,8 @@ def insight_text(insight: dict[str, Any]) -> str:
     if insight["on_cpu_4_to_9_ns"] is None:
         return "Key insight: not measured here (a bound of steps 4 to 9 is missing)."
     lines = [
-        "Key insight: between steps 4 and 9 (" + format_ns(insight["window_ns"]) + ") threads of"
-        f" this process were on a CPU for {format_ns(insight['on_cpu_4_to_9_ns'])}."
+        f"Key insight: between steps 4 and 9 ({format_ns(insight['window_ns'])}), threads of this"
+         f" process were on a CPU for {format_ns(insight['on_cpu_4_to_9_ns'])}."
     ]
     others = insight["loop_did_meanwhile"]
     if others:
@@ -94,7 +101,9 @@ def insight_text(insight: dict[str, Any]) -> str:
 def _row(step: dict[str, Any], first: int, seen: dict[int, int]) -> dict[str, Any]:
     proof = step["evidence"][0] if step["evidence"] else {}
     start = step["start_ns"]
-    names = " → ".join(f"{e['event']}#{e['id']}" if "id" in e else e["event"] for e in step["evidence"][:3])
+    names = " → ".join(
+        f"{e['event']}#{e['id']}" if "id" in e else e["event"] for e in step["evidence"][:3]
+    )
     why = f"({step['reason']})" if step["reason"] else ""
     return {
         **{key: step[key] for key in ("step", "layer", "what", "status")},

@@ -22,12 +22,12 @@ from tracer.correlate.wakes import (
 )
 
 if TYPE_CHECKING:
-    from tracer.correlate.events import Events, Runs
+    from tracer.correlate.events import Events
     from tracer.correlate.legs import Legs
-    from tracer.correlate.receipts import Receipts
+    from tracer.correlate.picture import Picture
     from tracer.correlate.sockets import Socket
-    from tracer.correlate.tasks import Suspensions, Tasks
-    from tracer.correlate.wakes import Calls, Wakes
+    from tracer.correlate.tasks import Suspensions
+    from tracer.correlate.wakes import Wakes
 
 _ENDED = {
     BY_RECV: "recv",
@@ -40,11 +40,9 @@ _ENDED = {
 LAG = ("loop_busy_ns", "runq_ns", "throttled_ns", "gil_ns", "syscall_ns", "loop_ns")
 
 
-def await_columns(
-    events: Events, runs: Runs, tasks: Tasks, calls: Calls, sus: Suspensions, wakes: Wakes,
-    receipts: Receipts, legs: Legs, sockets: dict[int, Socket],
-) -> dict[str, Any]:
+def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     """Return the columns of the rows that belong to tasks; unknown numbers are UNKNOWN."""
+    events, sus, wakes, receipts = p.events, p.sus, p.wakes, p.receipts
     n = sus.groups
     step = events["step"]
     first = np.searchsorted(sus.group, np.arange(n), side="left")
@@ -66,27 +64,27 @@ def await_columns(
         "tid": sus.tid[last],
         "sent_bytes": sum_by(sus.group, receipts.sent, n),
         "recv_bytes": sum_by(sus.group, receipts.received, n),
-        "round_trips": sum_by(legs.group, ((legs.by == BY_RECV) & (legs.rows["send_id"] >= 0)).astype(np.int64), n),
+        "round_trips": sum_by(
+            legs.group, ((legs.by == BY_RECV) & (legs.rows["send_id"] >= 0)).astype(np.int64), n
+        ),
         "start_ns": sus.begin[first],
         "suspend_ns": sus.parked[first],
         "end_ns": sus.resume[last],
         "total_ns": sus.resume[last] - sus.begin[first],
-        "ended_by": np.array(
-            [_ENDED.get(b, "callback") for b in wakes.by[last].tolist()], object
-        ),
-        "ended_id": _ended_ids(events, runs, tasks, calls, sus, wakes, last),
+        "ended_by": np.array([_ENDED.get(b, "callback") for b in wakes.by[last].tolist()], object),
+        "ended_id": _ended_ids(p, last),
         "outcome": _outcomes(sus, last, is_open),
         "attribution": np.full(n, "exact", object),
         "legs": np.bincount(legs.group, minlength=n).astype(np.int64) if n else first,
         "first_leg": first_leg,
     }
     columns |= _stage_sums(legs, n)
-    columns |= _lag_sums(events, runs, legs, n)
+    columns |= _lag_sums(p, legs, n)
     lossy = _overlaps_loss(events, columns["start_ns"], columns["end_ns"])
     bits[lossy] |= reasons.bit("ring_full")
     columns["complete"] = ~lossy & ~is_open
     columns["reasons"] = bits
-    columns |= _sockets_of_rows(calls, sus, wakes, events, sockets, n)
+    columns |= _sockets_of_rows(p, n)
     return columns
 
 
@@ -105,18 +103,16 @@ def _tgids(events: Events, agent: Ints) -> Ints:
     return np.array(tgids, np.int64)[agent] if len(agent) else agent
 
 
-def _ended_ids(
-    events: Events, runs: Runs, tasks: Tasks, calls: Calls, sus: Suspensions, wakes: Wakes,
-    last: Ints,
-) -> Ints:
+def _ended_ids(p: Picture, last: Ints) -> Ints:
     """Return the syscall row for recv and write, the task_id for task, the tid for thread."""
-    waker = sus.waker[last]
-    step = events["step"]
+    runs, wakes = p.runs, p.wakes
+    waker = p.sus.waker[last]
+    step = p.events["step"]
     at = take(runs.step, waker)
-    task = tasks.find(take(runs.agent, waker, 0), take(step["task"], at, 0))
+    task = p.tasks.find(take(runs.agent, waker, 0), take(step["task"], at, 0))
     by = wakes.by[last]
     ids = np.where(wakes.call[last] >= 0, wakes.call[last], take(runs.callback, waker))
-    ids = np.where(by == BY_TASK, task, ids)
+    ids = np.where(np.isin(by, (BY_TASK, BY_CANCEL)) & (task > 0), task, ids)
     return np.where(by == BY_THREAD, take(runs.wake_tid, waker), ids)
 
 
@@ -139,7 +135,7 @@ def _stage_sums(legs: Legs, n: int) -> dict[str, Ints]:
     return sums
 
 
-def _lag_sums(events: Events, runs: Runs, legs: Legs, n: int) -> dict[str, Ints]:
+def _lag_sums(p: Picture, legs: Legs, n: int) -> dict[str, Ints]:
     """Split wake, queue and resume of every leg by cause and sum them by row."""
     _t0, _t1, _t2, _t3, t4, t5, t6, t7, t8 = legs.cuts
 
@@ -147,11 +143,13 @@ def _lag_sums(events: Events, runs: Runs, legs: Legs, n: int) -> dict[str, Ints]
         known = start != UNKNOWN
         return np.where(known, start, 0), np.where(known, end, 0)
 
-    after4 = np.where(t5 != UNKNOWN, t5, np.where(t6 != UNKNOWN, t6, np.where(t7 != UNKNOWN, t7, t8)))
+    after4 = np.where(
+        t5 != UNKNOWN, t5, np.where(t6 != UNKNOWN, t6, np.where(t7 != UNKNOWN, t7, t8))
+    )
     after5 = np.where(t6 != UNKNOWN, t6, np.where(t7 != UNKNOWN, t7, t8))
     parts = lag.split(
-        events,
-        runs,
+        p.events,
+        p.runs,
         legs.tid,
         [interval(t4, after4), interval(t5, after5), interval(t7, t8)],
         legs.own_run,
@@ -170,10 +168,9 @@ def _overlaps_loss(events: Events, start: Ints, end: Ints) -> Any:  # noqa: ANN4
     return lossy
 
 
-def _sockets_of_rows(
-    calls: Calls, sus: Suspensions, wakes: Wakes, events: Events, sockets: dict[int, Socket], n: int
-) -> dict[str, Any]:
+def _sockets_of_rows(p: Picture, n: int) -> dict[str, Any]:
     """Return the descriptors each row used (JSON list), its socket and the peer's address."""
+    events, calls, sus, wakes, sockets = p.events, p.calls, p.sus, p.wakes, p.sockets
     call = events["syscall"]
     of_run = np.full(int(sus.run.max(initial=-1)) + 1, -1, np.int64)
     of_run[sus.run] = sus.group
@@ -215,10 +212,9 @@ def _peer_text(sock: Socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def callback_columns(
-    events: Events, runs: Runs, calls: Calls, receipts: Receipts, sockets: dict[int, Socket]
-) -> dict[str, Any]:
+def callback_columns(p: Picture) -> dict[str, Any]:
     """Return rows for bytes that a protocol's callback handled and woke no task, and the lost."""
+    events, runs, calls, receipts, sockets = p.events, p.runs, p.calls, p.receipts, p.sockets
     call = events["syscall"]
     loose = np.concatenate([receipts.loose_recvs, receipts.loose_sends])
     run = calls.run[loose]
@@ -234,8 +230,12 @@ def callback_columns(
     size = call["ret"][loose]
     lost_recv = np.isin(receipts.lost_calls, events.recvs)
     lost_size = call["ret"][receipts.lost_calls]
-    sent = np.concatenate([sum_by(group, np.where(is_recv, 0, size), known), np.where(lost_recv, 0, lost_size)])
-    received = np.concatenate([sum_by(group, np.where(is_recv, size, 0), known), np.where(lost_recv, lost_size, 0)])
+    sent = np.concatenate(
+        [sum_by(group, np.where(is_recv, 0, size), known), np.where(lost_recv, 0, lost_size)]
+    )
+    received = np.concatenate(
+        [sum_by(group, np.where(is_recv, size, 0), known), np.where(lost_recv, lost_size, 0)]
+    )
     start = call["ts_ns"][heads]
     end = np.maximum(
         np.where(calls.run[heads] >= 0, take(runs.end, calls.run[heads]), 0),
@@ -274,5 +274,5 @@ def callback_columns(
     }
     columns |= {f"{name}_ns": none for name in STAGES}
     columns["read_ns"] = end - start
-    columns |= {name: none for name in LAG}
+    columns |= dict.fromkeys(LAG, none)
     return columns

@@ -9,14 +9,12 @@ import numpy as np
 
 from tracer.correlate import lag
 from tracer.correlate.awaits import await_columns, callback_columns
-from tracer.correlate.events import Events, Runs, runs_of
+from tracer.correlate.events import Events, Runs
 from tracer.correlate.evidence import add_evidence
 from tracer.correlate.index import Ints, sum_by
 from tracer.correlate.legs import STAGES, Legs, legs_of
-from tracer.correlate.receipts import receipts_of
-from tracer.correlate.sockets import Streams, sockets_of
-from tracer.correlate.tasks import Tasks, suspensions_of, task_rows
-from tracer.correlate.wakes import calls_of, wakes_of
+from tracer.correlate.picture import picture_of
+from tracer.correlate.tasks import task_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,26 +27,18 @@ TABLES = ("await", "leg", "task_total")
 def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
     """Read the event tables, follow every await, write the result beside them."""
     events = Events(folder, manifest)
-    runs = runs_of(events)
-    tasks = Tasks(events)
-    sus = suspensions_of(events, runs, tasks)
-    calls = calls_of(events, runs, tasks)
-    wakes = wakes_of(events, runs, calls, sus)
-    receipts = receipts_of(events, runs, calls, sus, wakes)
-    sockets = sockets_of(events)
-    streams = Streams(events, sockets)
-    legs = legs_of(events, runs, calls, sus, wakes, receipts, streams)
-    observed = add_evidence(events, streams, legs)
-    rows = await_columns(events, runs, tasks, calls, sus, wakes, receipts, legs, sockets)
-    loose = callback_columns(events, runs, calls, receipts, sockets)
+    picture = picture_of(events)
+    runs, tasks = picture.runs, picture.tasks
+    legs = legs_of(picture)
+    observed = add_evidence(events, picture.streams, legs)
+    rows = await_columns(picture, legs)
+    loose = callback_columns(picture)
     rows = {key: np.concatenate([value, loose[key]]) for key, value in rows.items()}
     order = np.argsort(rows["start_ns"], kind="stable")
     rows = {key: value[order] for key, value in rows.items()}
     rows["await_id"] = np.arange(1, len(order) + 1)
     totals = task_rows(events, tasks, _step_cpu(events, runs))
-    totals["awaits"] = sum_by(
-        rows["task_id"], np.ones(len(order), np.int64), tasks.count + 1
-    )[1:]
+    totals["awaits"] = sum_by(rows["task_id"], np.ones(len(order), np.int64), tasks.count + 1)[1:]
     names = np.concatenate([np.array([""], object), totals["task_name"]])
     coroutines = np.concatenate([np.array([""], object), totals["coroutine"]])
     owner = np.maximum(rows["task_id"], 0)

@@ -37,7 +37,7 @@ class Events:
     def strings(self) -> dict[tuple[int, int], str]:
         """Return the agents' interned texts by (agent, id)."""
         path = str(self.folder.table("string"))
-        rows = duckdb.sql("SELECT agent, id, text FROM read_parquet($p)", params={"p": path})
+        rows = duckdb.execute("SELECT agent, id, text FROM read_parquet(?)", [path])
         return {(a, i): text for a, i, text in rows.fetchall()}
 
     def texts(self, agent: Ints, ids: Ints) -> list[str]:
@@ -66,8 +66,8 @@ def _read(folder: TraceFolder, name: str) -> Table:
     path = str(folder.table(name))
     # the lists of ready descriptors are only wanted for single rows
     columns = "* EXCLUDE (fds)" if name == "epoll_wait" else "*"
-    table = duckdb.sql(
-        f"SELECT {columns} FROM read_parquet($p) ORDER BY id", params={"p": path}
+    table = duckdb.execute(
+        f"SELECT {columns} FROM read_parquet(?) ORDER BY id", [path]
     ).fetchnumpy()
     return {
         key: ints(np.ma.filled(value, 0)) if value.dtype.kind in "iu" else np.asarray(value)

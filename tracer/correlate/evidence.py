@@ -22,9 +22,7 @@ def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
     out, back = streams.out_stream(legs.sock), streams.in_stream(legs.sock)
     asked = take(streams.call_pos, rows["send_id"])
     last = rows["last_send_id"]
-    asked_end = np.where(
-        last >= 0, take(streams.call_pos, last) + take(call["ret"], last) - 1, -1
-    )
+    asked_end = np.where(last >= 0, take(streams.call_pos, last) + take(call["ret"], last) - 1, -1)
     connect = np.isin(take(call["nr"], rows["send_id"]), [42])
     asked, asked_end = (np.where(connect, -1, p) for p in (asked, asked_end))
     first_rx = rows["rx_first_id"]

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.correlate.index import Ints
-
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
+    from tracer.correlate.index import Ints
 
 LOOP, BUSY, RUNQ, SYSCALL = range(4)
 _EPOLL = (232, 281, 441)
@@ -31,8 +30,11 @@ class ThreadTime:
         woken = out + off["wake_ns"][mine]
         woken = np.where((state == 0) | (off["flags"][mine] & _WOKEN_EARLY != 0), out, woken)
         # never woken before it came back: it was not asleep, or the record is open
-        woken = np.where((state != 0) & (off["wake_ns"][mine] == 0)
-                         & (off["flags"][mine] & _WOKEN_EARLY == 0), back, woken)
+        woken = np.where(
+            (state != 0) & (off["wake_ns"][mine] == 0) & (off["flags"][mine] & _WOKEN_EARLY == 0),
+            back,
+            woken,
+        )
         waiting = np.isin(nr, _EPOLL)
         ours = runs.tid == tid
         begin, end = runs.begin[ours], runs.end[ours]
@@ -55,20 +57,23 @@ class ThreadTime:
         self._cause = np.where(depth[2], RUNQ, cause)
         lengths = np.diff(self._edges, append=self._edges[-1:])
         self._total = [
-            np.concatenate([[0], np.cumsum(np.where(self._cause == c, lengths, 0))]).astype(np.int64)
+            np.concatenate([[0], np.cumsum(np.where(self._cause == c, lengths, 0))]).astype(
+                np.int64
+            )
             for c in range(4)
         ]
 
     def until(self, when: Ints, cause: int) -> Ints:
         """Return the time spent for a cause from the beginning to each moment."""
         if not len(self._edges):
-            return when * (cause == LOOP)
+            return when if cause == LOOP else np.zeros_like(when)
         at = np.searchsorted(self._edges, when, side="right") - 1
         inside = at >= 0
         held = np.maximum(at, 0)
         here = np.where(inside, self._cause[held], LOOP)
         since = np.where(inside, when - self._edges[held], when - self._edges[0])
-        return np.where(inside, self._total[cause][held], 0) + since * (here == cause)
+        spent: Ints = np.where(inside, self._total[cause][held], 0) + since * (here == cause)
+        return spent
 
     def between(self, start: Ints, end: Ints, cause: int) -> Ints:
         """Return the time spent for a cause in each interval, ns."""
@@ -105,7 +110,9 @@ def split(
                 parts[name][rows] += time.between(start[rows], end[rows], cause)
             mine = own[rows] >= 0
             held = np.maximum(own[rows], 0)
-            lo = np.where(mine, np.maximum(start[rows], runs.begin[held] if len(runs.begin) else 0), 0)
+            lo = np.where(
+                mine, np.maximum(start[rows], runs.begin[held] if len(runs.begin) else 0), 0
+            )
             hi = np.where(mine, np.minimum(end[rows], runs.end[held] if len(runs.end) else 0), 0)
             self_ns = time.between(np.minimum(lo, hi), hi, BUSY)
             parts["loop_busy_ns"][rows] -= self_ns

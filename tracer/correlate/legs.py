@@ -25,14 +25,12 @@ from tracer.correlate.wakes import (
 )
 
 if TYPE_CHECKING:
-    from tracer.correlate.events import Events, Runs
-    from tracer.correlate.receipts import Receipts
-    from tracer.correlate.sockets import Streams
-    from tracer.correlate.tasks import Suspensions
-    from tracer.correlate.wakes import Calls, Wakes
+    from tracer.correlate.picture import Picture
 
 STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
 UNKNOWN = -1
+# include/net/tcp_states.h
+ESTABLISHED, CLOSE_WAIT = 1, 8
 
 
 @dataclass
@@ -60,12 +58,10 @@ class Legs:
 class _Cutter:
     """The inputs, and the look-ups that several cuts share."""
 
-    def __init__(
-        self, events: Events, runs: Runs, calls: Calls, sus: Suspensions, wakes: Wakes,
-        receipts: Receipts, streams: Streams,
-    ) -> None:
-        self.events, self.runs, self.calls = events, runs, calls
-        self.sus, self.wakes, self.receipts, self.streams = sus, wakes, receipts, streams
+    def __init__(self, p: Picture) -> None:
+        events, calls = p.events, p.calls
+        self.events, self.runs, self.calls = events, p.runs, calls
+        self.sus, self.wakes, self.receipts, self.streams = p.sus, p.wakes, p.receipts, p.streams
         self.call = events["syscall"]
         wait = events["epoll_wait"]
         self.wait_end = wait["ts_ns"] + wait["dur_ns"]
@@ -73,8 +69,9 @@ class _Cutter:
         sends = events.sends[~calls.self_pipe[events.sends]]
         self.sends = sends
         self.socks = np.unique(self.call["sock"])
-        self.send_index = Index(self.run_sock(calls.run[sends], self.call["sock"][sends]),
-                                self.call["ts_ns"][sends])
+        self.send_index = Index(
+            self.run_sock(calls.run[sends], self.call["sock"][sends]), self.call["ts_ns"][sends]
+        )
 
     def run_sock(self, run: Ints, sock: Ints) -> Ints:
         """Return one number for (run, socket)."""
@@ -94,12 +91,9 @@ class _Cutter:
         return np.where((run >= 0) & (sock > 0), found, -1)
 
 
-def legs_of(
-    events: Events, runs: Runs, calls: Calls, sus: Suspensions, wakes: Wakes,
-    receipts: Receipts, streams: Streams,
-) -> Legs:
+def legs_of(p: Picture) -> Legs:
     """Cut every await."""
-    cutter = _Cutter(events, runs, calls, sus, wakes, receipts, streams)
+    cutter, sus, wakes = _Cutter(p), p.sus, p.wakes
     # the socket that a suspension is about, known only at its end
     sends_here = cutter.first_send(sus.run, wakes.sock)
     merged = np.zeros(sus.count, bool)
@@ -138,11 +132,12 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     t7 = np.where(in_task, t8, sus.wake[last])
     has_call = np.isin(by, (BY_RECV, BY_WRITE, BY_ACCEPT)) & (woken_call >= 0)
     t6 = np.where(has_call & ~in_task, take(call["ts_ns"], woken_call), t7)
-    t3, t4, rows, more = _arrival(c, first, last, by, sock, woken_call)
+    t3, t4, rows, more = _arrival(c, first, last)
     bits |= more
 
-    polled = np.isin(by, (BY_RECV, BY_WRITE, BY_ACCEPT, BY_CONNECT, BY_TIMER, BY_THREAD,
-                          BY_CALLBACK))
+    polled = np.isin(
+        by, (BY_RECV, BY_WRITE, BY_ACCEPT, BY_CONNECT, BY_TIMER, BY_THREAD, BY_CALLBACK)
+    )
     # the callback that began it all: behind a reader task where there is one
     root = np.where(c.wakes.hop[last], take(runs.waker, waker), waker)
     began = np.where(root >= 0, take(runs.begin, root), t6)
@@ -154,7 +149,7 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     cuts = [t0, t1, t2] + [np.where(is_open, UNKNOWN, t) for t in (t3, t4, t5, t6, t7)] + [t8]
     early = np.zeros(n, bool)
     for k in (3, 4, 5):
-        early |= (cuts[k] != UNKNOWN) & (cuts[k] < cuts[2])
+        early |= polled & (cuts[k] != UNKNOWN) & (cuts[k] < cuts[2])
     bits[early] |= reasons.bit("answer_before_suspend")
     bits[is_open] |= reasons.bit("trace_ended")
     bits[in_task] |= reasons.bit("read_in_task")
@@ -172,16 +167,24 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
         "waker_step_id": take(runs.step, waker),
     }
     return Legs(
-        group=sus.group[first], first=first, last=last, by=by, sock=sock, tid=sus.tid[last],
-        parked=parked, cuts=cuts, stages=_stages(cuts), reasons=bits,
-        own_run=np.where(polled, root, -1), rows=rows,
+        group=sus.group[first],
+        first=first,
+        last=last,
+        by=by,
+        sock=sock,
+        tid=sus.tid[last],
+        parked=parked,
+        cuts=cuts,
+        stages=_stages(cuts),
+        reasons=bits,
+        own_run=np.where(polled, root, -1),
+        rows=rows,
     )
 
 
-def _arrival(
-    c: _Cutter, first: Ints, last: Ints, by: Ints, sock: Ints, woken_call: Ints
-) -> tuple[Ints, Ints, dict[str, Ints], Ints]:
+def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str, Ints], Ints]:
     """Return t3, t4, the rows of `receive` that prove them, and reasons."""
+    by, sock, woken_call = c.wakes.by[last], c.wakes.sock[last], c.wakes.call[last]
     rx, state = c.events["receive"], c.events["socket_state"]
     n = len(first)
     bits = np.zeros(n, np.int64)
@@ -197,8 +200,9 @@ def _arrival(
     when = take(c.call["ts_ns"], woken_call, 0)
     plain = (is_recv & (pos < 0)) | (by == BY_ACCEPT)
     reads = c.events.recvs
-    prior = take(reads, Index(c.call["sock"][reads], c.call["ts_ns"][reads]).before(
-        sock, when, strict=True))
+    prior = take(
+        reads, Index(c.call["sock"][reads], c.call["ts_ns"][reads]).before(sock, when, strict=True)
+    )
     since = np.where(by == BY_ACCEPT, c.sus.begin[first], take(c.call["ts_ns"], prior, 0))
     earliest = ready.after(sock, since, strict=True)
     fits = plain & (earliest >= 0) & (take(rx["ts_ns"], earliest) <= when)
@@ -206,9 +210,15 @@ def _arrival(
     rx_first = np.where(fits, earliest, rx_first)
     t4 = np.where(rx_last >= 0, take(rx["ts_ns"], rx_last), UNKNOWN)
     t3 = np.where(rx_first >= 0, arrival_ns(rx, rx_first), UNKNOWN)
-    # connect: the SYN-ACK brings ESTABLISHED
-    up = Index(np.where(state["newstate"] == 1, state["sock"], -1), state["ts_ns"])
-    established = np.where(by == BY_CONNECT, up.after(sock, when), -1)
+    # connect: the SYN-ACK brings ESTABLISHED; the end of a stream: the FIN brings CLOSE_WAIT
+    up = Index(np.where(state["newstate"] == ESTABLISHED, state["sock"], -1), state["ts_ns"])
+    down = Index(np.where(state["newstate"] == CLOSE_WAIT, state["sock"], -1), state["ts_ns"])
+    ended = is_recv & (take(c.call["ret"], woken_call) == 0)
+    established = np.where(
+        by == BY_CONNECT,
+        up.after(sock, when),
+        np.where(ended, down.before(sock, when), -1),
+    )
     t4 = np.where(established >= 0, take(state["ts_ns"], established), t4)
     t3 = np.where(established >= 0, arrival_ns(state, established), t3)
     # timer: the deadline; thread: when the worker called call_soon_threadsafe
@@ -216,10 +226,8 @@ def _arrival(
     late = np.isin(by, (BY_TIMER, BY_THREAD)) & (set_ns > 0)
     t3, t4 = (np.where(late, set_ns, t) for t in (t3, t4))
     level = int(c.events.manifest["level"])
-    missing = is_recv & (rx_last < 0)
-    bits[missing] |= reasons.bit(
-        "not_recorded_at_this_level" if level < 2 else "no_packet_event"
-    )
+    missing = is_recv & (rx_last < 0) & (established < 0)
+    bits[missing] |= reasons.bit("not_recorded_at_this_level" if level < 2 else "no_packet_event")
     if level < 3:
         bits[is_recv] |= reasons.bit("not_recorded_at_this_level")
     rows = {
@@ -246,7 +254,7 @@ def _ordered(cuts: list[Ints]) -> list[Ints]:
     known = [c != UNKNOWN for c in cuts]
     cuts = [c.copy() for c in cuts]
     limit = cuts[8]
-    for k in range(7, -1, -1):
+    for k in range(7, 2, -1):
         cuts[k] = np.where(known[k], np.minimum(cuts[k], limit), UNKNOWN)
         limit = np.where(known[k] & (k >= 5), cuts[k], limit)
     floor = cuts[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Index, Ints, Keys, sum_by, take
+from tracer.correlate.index import Bools, Index, Ints, Keys, sum_by, take
 from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def receipts_of(
     )
 
 
-def _claimed(sock: Ints, woke: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _claimed(sock: Ints, woke: Bools) -> Bools:
     """Say for each receive (sorted by socket, time) whether it or a later one woke somebody."""
     claimed = np.zeros(len(sock), bool)
     if not len(sock):

@@ -131,7 +131,11 @@ class Streams:
         at = np.searchsorted(self._ids, sock)
         inside = at < len(self._ids)
         hit = np.zeros(len(sock), np.int64)
-        ok = inside & (self._ids[np.minimum(at, len(self._ids) - 1)] == sock) if len(self._ids) else inside & False
+        ok = (
+            inside & (self._ids[np.minimum(at, len(self._ids) - 1)] == sock)
+            if len(self._ids)
+            else inside & False
+        )
         hit[ok] = self._peers[at[ok]]
         return hit
 

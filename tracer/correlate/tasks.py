@@ -84,9 +84,7 @@ def suspensions_of(events: Events, runs: Runs, tasks: Tasks) -> Suspensions:
         same = task[1:] == task[:-1]
         following[:-1] = np.where(same, order[1:], -1)
     parked = (how >= HOW_FUTURE) & (how <= HOW_YIELD)
-    order, following, task, how, row = (
-        a[parked] for a in (order, following, task, how, row)
-    )
+    order, following, task, how, row = (a[parked] for a in (order, following, task, how, row))
     before = previous_in_group(task)
     fresh = (before < 0) | (take(row, before) != row)
     group = np.cumsum(fresh) - 1

@@ -22,8 +22,18 @@ TIMER, THROWN, CANCEL, FAILED, FROM_THREAD = 1, 2, 8, 16, 32
 EINPROGRESS = -115
 
 # how a suspension ended
-(BY_RECV, BY_WRITE, BY_TIMER, BY_TASK, BY_THREAD, BY_CALLBACK, BY_CANCEL, BY_CONNECT, BY_ACCEPT,
- BY_NOTHING) = range(10)
+(
+    BY_RECV,
+    BY_WRITE,
+    BY_TIMER,
+    BY_TASK,
+    BY_THREAD,
+    BY_CALLBACK,
+    BY_CANCEL,
+    BY_CONNECT,
+    BY_ACCEPT,
+    BY_NOTHING,
+) = range(10)
 
 # what was awaited, by the innermost function of the chain (CPython's Lib/asyncio)
 _LEAF_KINDS = (
@@ -37,8 +47,10 @@ _LEAF_KINDS = (
     ("/asyncio/subprocess.py:", "subprocess"),
     ("/asyncio/base_subprocess.py:", "subprocess"),
     ("/asyncio/threads.py:", "thread"),
+    ("/asyncio/streams.py:", "socket"),
+    ("/asyncio/selector_events.py:BaseSelectorEventLoop.sock_", "socket"),
 )
-GENERIC = ("future", "unknown")
+GENERIC = ("future", "socket")
 
 
 def leaf_kind(leaf: str) -> str:
@@ -67,7 +79,7 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     call, thread = events["syscall"], events["thread"]
     tid, ts = call["tid"], call["ts_ns"]
     tgid = take(thread["tgid"], Index(thread["tid"], thread["ts_ns"]).before(tid, ts))
-    infos = [i for i in events.manifest["agents"]]
+    infos = events.manifest["agents"]
     alive = [n for n, info in enumerate(infos) if info["mode"] == "c"]
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
@@ -103,9 +115,7 @@ def _containing(runs: Runs, tid: Ints, ts: Ints) -> Ints:
         outside = (found >= 0) & (take(runs.end, found) < ts)
         if not outside.any():
             break
-        found[outside] = index.before(
-            tid[outside], runs.begin[found[outside]], strict=True
-        )
+        found[outside] = index.before(tid[outside], runs.begin[found[outside]], strict=True)
     return np.where((found >= 0) & (take(runs.end, found) < ts), -1, found)
 
 
@@ -127,7 +137,9 @@ class Wakes:
     kind: list[str]
 
 
-def wakes_of(events: Events, runs: Runs, calls: Calls, sus: Suspensions) -> Wakes:
+def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
+    events: Events, runs: Runs, calls: Calls, sus: Suspensions
+) -> Wakes:
     """Find the evidence for the end of every suspension."""
     call, step = events["syscall"], events["step"]
     leafs = events.texts(sus.agent, take(step["leaf_str"], sus.step, 0))
@@ -163,8 +175,10 @@ def wakes_of(events: Events, runs: Runs, calls: Calls, sus: Suspensions) -> Wake
     )
     connected = np.where(
         by_callback,
-        take(connects, Index(calls.run[connects], call["ts_ns"][connects]).before(
-            sus.run, sus.parked)),
+        take(
+            connects,
+            Index(calls.run[connects], call["ts_ns"][connects]).before(sus.run, sus.parked),
+        ),
         -1,
     )
     accepts = np.flatnonzero(

@@ -13,8 +13,19 @@ if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
 KINDS = (
-    "socket", "timer", "task", "future", "lock", "event", "queue", "thread", "subprocess",
-    "signal", "callback", "yield", "unknown",
+    "socket",
+    "timer",
+    "task",
+    "future",
+    "lock",
+    "event",
+    "queue",
+    "thread",
+    "subprocess",
+    "signal",
+    "callback",
+    "yield",
+    "unknown",
 )
 GROUPS = {"where": '"where"', "coroutine": "coroutine", "task": "task_name"}
 
@@ -66,8 +77,22 @@ def _has_task(trace: Trace, task: str) -> bool:
 def contract_row(row: Row) -> Row:
     """Return a stored await in the contract's form."""
     keys = (
-        "await_id", "task_id", "task_name", "coroutine", "where", "kind", "tgid", "tid", "fds",
-        "peer", "sent_bytes", "recv_bytes", "round_trips", "start_ns", "suspend_ns", "end_ns",
+        "await_id",
+        "task_id",
+        "task_name",
+        "coroutine",
+        "where",
+        "kind",
+        "tgid",
+        "tid",
+        "fds",
+        "peer",
+        "sent_bytes",
+        "recv_bytes",
+        "round_trips",
+        "start_ns",
+        "suspend_ns",
+        "end_ns",
         "total_ns",
     )
     shown: dict[str, Any] = {key: row[key] for key in keys}
@@ -100,7 +125,10 @@ def group_rows(trace: Trace, by: str, kind: str | None = None) -> list[Row]:
             "group": row["grp"],
             "count": row["count"],
             "total_ns": {
-                "p50": row["p50"], "p95": row["p95"], "p99": row["p99"], "max": row["max"],
+                "p50": row["p50"],
+                "p95": row["p95"],
+                "p99": row["p99"],
+                "max": row["max"],
                 "sum": row["total"],
             },
             "stages": {n: _share(row[n], row["total"]) for n in STAGES},

@@ -25,8 +25,7 @@ def coverage(trace: Trace, lines: Collection[str]) -> dict[str, Any]:
     Whole: 12 or more of the 13 steps were observed.
     """
     row = trace.rows(
-        "SELECT count(*) AS fetches, count(*) FILTER (observed >= 12) AS whole"
-        f" FROM ({_FETCHES})",
+        f"SELECT count(*) AS fetches, count(*) FILTER (observed >= 12) AS whole FROM ({_FETCHES})",
         list(lines),
     )[0]
     return {**row, "share": row["whole"] / row["fetches"] if row["fetches"] else 0.0}

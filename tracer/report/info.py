@@ -59,7 +59,11 @@ def _targets(trace: Trace) -> list[dict[str, Any]]:
             "agent": mode,
         }
         if agent and mode == "c":
-            target |= {"python": agent["python"], "records": agent["records"], "lost": agent["lost"]}
+            target |= {
+                "python": agent["python"],
+                "records": agent["records"],
+                "lost": agent["lost"],
+            }
         else:
             target["reason"] = agent["reason"] if agent else _why_none(process)
         targets.append(target)

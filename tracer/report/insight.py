@@ -35,7 +35,11 @@ def insight(trace: Trace, row: Row, step4: Row, step9: Row) -> dict[str, Any]:
         off = trace.rows(
             "SELECT coalesce(sum(least(ts_ns + dur_ns, ?) - greatest(ts_ns, ?)), 0)::BIGINT AS ns"
             " FROM off_cpu WHERE tid = ? AND ts_ns < ? AND ts_ns + dur_ns > ?",
-            hi, lo, thread["tid"], hi, lo,
+            hi,
+            lo,
+            thread["tid"],
+            hi,
+            lo,
         )[0]["ns"]
         on_cpu += max(0, hi - lo - off)
     return {
@@ -59,5 +63,7 @@ def _meanwhile(trace: Trace, tid: int, start: int, end: int) -> list[Row]:
           FROM run LEFT JOIN task t ON t.agent = run.agent AND t.task = run.task
                    LEFT JOIN string g ON g.agent = run.agent AND g.id = run.name_str
          GROUP BY 1, 2 ORDER BY dur_ns DESC, name LIMIT 20""",
-        tid, start, end,
+        tid,
+        start,
+        end,
     )

@@ -216,7 +216,11 @@ class _Explainer:
         off = self.trace.rows(
             "SELECT coalesce(sum(least(ts_ns + dur_ns, ?) - greatest(ts_ns, ?)), 0)::BIGINT AS ns"
             " FROM off_cpu WHERE tid = ? AND ts_ns < ? AND ts_ns + dur_ns > ?",
-            end, start, recv["tid"], end, start,
+            end,
+            start,
+            recv["tid"],
+            end,
+            start,
         )[0]["ns"]
         busy = max(0, end - start - off)
         return f" (on CPU {busy / 1e3:.0f} µs, waiting {off / 1e3:.0f} µs)"
@@ -271,8 +275,13 @@ class _Explainer:
         if step.number == 9 and self._waking() is not None:
             off = self.found["off_cpu_id"] or {}
             proof.append(
-                {"event": "sched_waking", "ts_ns": self._waking(), "tid": off.get("tid"),
-                 "cpu": off.get("wake_cpu"), "waker_tid": off.get("waker_tid")}
+                {
+                    "event": "sched_waking",
+                    "ts_ns": self._waking(),
+                    "tid": off.get("tid"),
+                    "cpu": off.get("wake_cpu"),
+                    "waker_tid": off.get("waker_tid"),
+                }
             )
         return proof
 
@@ -281,9 +290,28 @@ def _proof(table: str, event: Row) -> dict[str, Any]:
     """Return an event as evidence: what, when, thread, CPU, its id, and what names it."""
     name = syscalls.name_of(event["nr"]) if table == "syscall" else table
     keep = (
-        "dur_ns", "end_ns", "fd", "ret", "epfd", "fds", "seq", "len_bytes", "ifindex", "irq",
-        "irq_age_ns", "raise_age_ns", "softirq_age_ns", "rx_age_ns", "srtt_us", "sendmsg_age_ns",
-        "queue_age_ns", "wake_ns", "waker_tid", "in_cpu", "run", "waker_run",
+        "dur_ns",
+        "end_ns",
+        "fd",
+        "ret",
+        "epfd",
+        "fds",
+        "seq",
+        "len_bytes",
+        "ifindex",
+        "irq",
+        "irq_age_ns",
+        "raise_age_ns",
+        "softirq_age_ns",
+        "rx_age_ns",
+        "srtt_us",
+        "sendmsg_age_ns",
+        "queue_age_ns",
+        "wake_ns",
+        "waker_tid",
+        "in_cpu",
+        "run",
+        "waker_run",
     )
     return {
         "event": name,

@@ -72,9 +72,9 @@ def _read_one(
     agents: Agents, ring: RingFile, raw: Path, threads: np.ndarray[Any, Any] | None
 ) -> None:
     index = len(agents.infos)
-    ours = threads[threads["agent"] == ring.agent] if threads is not None else ()
+    ours = [] if threads is None else list(threads[threads["agent"] == ring.agent])
     tids = {int(t["ns_tid"]): int(t["tid"]) for t in ours}
-    tgid = int(ours[0]["tgid"]) if len(ours) else ring.ns_tgid
+    tgid = int(ours[0]["tgid"]) if ours else ring.ns_tgid
     records = decode.agent_records(raw, ring.rest())
     header = load_header()
     lost = {

@@ -71,12 +71,12 @@ def columns_of(name: str, rows: np.ndarray[Any, Any]) -> Columns:
     return columns
 
 
-def epoll_fds(
-    waits: np.ndarray[Any, Any], more: np.ndarray[Any, Any] | None
-) -> list[list[int]]:
+def epoll_fds(waits: np.ndarray[Any, Any], more: np.ndarray[Any, Any] | None) -> list[list[int]]:
     """Return the ready descriptors of each epoll_wait, in the waits' order by ts_ns."""
     waits = waits[np.argsort(waits["ts_ns"], kind="stable")]
-    lists: list[list[int]] = [f[:n] for f, n in zip(waits["fds"].tolist(), waits["n"].tolist(), strict=True)]
+    lists: list[list[int]] = [
+        f[:n] for f, n in zip(waits["fds"].tolist(), waits["n"].tolist(), strict=True)
+    ]
     if more is not None:
         where = {
             (t, ts): i

@@ -81,7 +81,7 @@ class RingFile:
         count, parts = self._new()
         for part in parts:
             if len(part):
-                write_all(fd, memoryview(part).cast("B"))
+                write_all(fd, part.data.cast("B"))
         if count:
             self._header["tail"][0] += count
         return count

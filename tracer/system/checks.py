@@ -6,6 +6,7 @@ loads two BPF instructions and takes them out again.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -86,7 +87,7 @@ class Machine:
 
 def sudo_line() -> str:
     """Return the command to repeat as root; sudo's PATH does not contain a venv."""
-    return f"sudo {Path(sys.argv[0]).absolute()} …"
+    return shlex.join(["sudo", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
 
 
 def rights(machine: Machine) -> Check:
@@ -301,9 +302,7 @@ def disk(machine: Machine) -> Check:
     return Check("disk", "warn", required=False, seen=seen, why=why, fix=fix)
 
 
-def run_checks(
-    machine: Machine | None = None, wanted: Sequence[Tracepoint] = ()
-) -> list[Check]:
+def run_checks(machine: Machine | None = None, wanted: Sequence[Tracepoint] = ()) -> list[Check]:
     """Return the whole list for a machine (default: this one).
 
     Args:

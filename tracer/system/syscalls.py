@@ -83,7 +83,7 @@ _SLOW_NAMES = {
     435: "clone3",
 }
 
-CLASS_OF = {nr: cls for nr, cls in _TABLE.values()}
+CLASS_OF = dict(_TABLE.values())
 NUMBER = {name: nr for name, (nr, _cls) in _TABLE.items()}
 NAME = {nr: name for name, (nr, _cls) in _TABLE.items()} | _SLOW_NAMES
 

@@ -1,0 +1,111 @@
+"""Run programs with the agent and read what it wrote: no root, no kernel side."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer import agent
+from tracer.events import header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEADER_BYTES = 4096
+_RECORD_BYTES = 64
+_KIND_AT = 14
+
+
+@dataclass
+class Ring:
+    """One ring file: its header and its records by name, each a dict of columns."""
+
+    head: Any
+    records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    strings: dict[int, str] = field(default_factory=dict)
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        """Return the records of one event in the order they were written."""
+        return self.records.get(name, [])
+
+    def task(self, name: str) -> int:
+        """Return the serial of the task with this name."""
+        (serial,) = [r["task"] for r in self.of("task_name") if r["name"] == name.encode()]
+        return int(serial)
+
+    def steps(self, name: str) -> list[dict[str, Any]]:
+        """Return the steps of the task with this name."""
+        serial = self.task(name)
+        return [r for r in self.of("step") if r["task"] == serial]
+
+    def rows(self, name: str) -> list[int]:
+        """Return the row of each suspension of a task."""
+        return [r["row"] for r in self.steps(name) if r["row"]]
+
+
+def read(path: Path) -> Ring:
+    """Read a ring file that nobody writes any more and nobody drained."""
+    raw = path.read_bytes()
+    known = header.load()
+    head = np.frombuffer(raw, dtype=known.records["agent_ring"].dtype, count=1)[0]
+    ring = Ring(head)
+    texts: dict[int, bytearray] = {}
+    for index in range(int(head["head"])):
+        at = _HEADER_BYTES + index * _RECORD_BYTES
+        data = raw[at : at + _RECORD_BYTES]
+        kind = known.by_kind(data[_KIND_AT])
+        row = np.frombuffer(data, dtype=kind.dtype)[0]
+        record = dict(zip(kind.dtype.names or (), row.tolist(), strict=True))
+        ring.records.setdefault(kind.name, []).append(record)
+        if kind.name == "string":
+            text = texts.setdefault(record["id"], bytearray(record["len"]))
+            first = record["first"]
+            rest = min(40, record["len"] - first)
+            text[first : first + rest] = data[24 : 24 + rest]
+    ring.strings = {number: text.decode() for number, text in texts.items()}
+    return ring
+
+
+class Lab:
+    """A directory with a program, a live directory and a cache of built agents."""
+
+    def __init__(self, python: str, folder: Path, cache: Path) -> None:
+        """Keep the paths; the live directory is made."""
+        self.python = python
+        self.folder = folder
+        self.cache = cache
+        self.live = folder / "live"
+        self.live.mkdir()
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the program and return its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def run(
+        self, text: str, *flags: str, traced: bool = True, slots: int = 4096, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; it must exit with 0."""
+        base = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "AWAITSCOPE"))}
+        env = {**base, **extra}
+        if traced:
+            env = agent.environment(env, self.live, self.cache, slots)
+        command = [self.python, *flags, str(self.write("program.py", text))]
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, check=True, timeout=60
+        )
+
+    def rings(self) -> list[Ring]:
+        """Return the rings in the order in which they were opened."""
+        rings = [read(path) for path in self.live.glob("*.ring")]
+        return sorted(rings, key=lambda ring: int(ring.head["start_ns"]))
+
+    def reasons(self) -> list[str]:
+        """Return why processes have no agent."""
+        return [path.read_text().strip() for path in self.live.glob("*.none")]
