@@ -1,12 +1,9 @@
 """Run a small shop on asyncpg: 20 tasks, 5 connections, a few hundred real queries.
 
-The document's section "The Full Stack: From await to Hardware" follows one line,
-
-    row = await conn.fetch(query)
-
-down through five layers and back in 13 steps: your code (1), the driver (2, 3), the kernel (4),
-the network (5), PostgreSQL (6), the network (7), the kernel (8, 9), asyncio (10, 11), the driver
-(12), your code (13). This program does nothing but run that line, in four ways:
+The document's section "The Full Stack: From await to Hardware" follows one line of Python,
+`row = await conn.fetch(query)`, down through five layers and back in 13 steps: your code (1), the
+driver (2, 3), the kernel (4), the network (5), PostgreSQL (6), the network (7), the kernel (8, 9),
+asyncio (10, 11), the driver (12), your code (13). This program runs that line in four ways:
 
 - `look_up`: a prepared statement by key, one round trip, well below a millisecond;
 - `settle`: the server needs 20 ms, so step 6 is nearly all of the await;

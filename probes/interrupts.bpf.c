@@ -83,7 +83,7 @@ int on_napi_poll(struct bpf_raw_tracepoint_args *ctx)
 	if (!ifindex) /* the CPU's backlog (lo, veth) polls for no device */
 		return 0;
 	struct ev_napi_poll *e = reserve(KIND_NAPI_POLL, bpf_ktime_get_ns(),
-					 bpf_get_current_pid_tgid(), 0);
+					 our_tid(), 0);
 	if (!e)
 		return 0;
 	e->ifindex = ifindex;

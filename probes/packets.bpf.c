@@ -59,7 +59,7 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 	if (p->softirq_ns)
 		flags |= FLAG_SOFTIRQ;
 	u64 now = bpf_ktime_get_ns();
-	struct ev_transmit *e = reserve(KIND_TRANSMIT, now, bpf_get_current_pid_tgid(), flags);
+	struct ev_transmit *e = reserve(KIND_TRANSMIT, now, our_tid(), flags);
 	if (!e)
 		return 0;
 	e->sock = s->id;

@@ -16,7 +16,7 @@ int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 	u32 self = bpf_get_current_pid_tgid();
 	t->wake_ns = bpf_ktime_get_ns();
 	t->wake_cpu = bpf_get_smp_processor_id();
-	t->waker_tid = self;
+	t->waker_tid = our_tid();
 	t->wake_sock = 0;
 	t->wake_flags = 0;
 	if (p) {

@@ -41,7 +41,7 @@ int on_sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 	u64 softirq = p->softirq_ns;
 	p->ready_sock = s->id;
 	p->ready_tid = tid;
-	struct ev_receive *e = reserve(KIND_RECEIVE, now, tid, softirq ? FLAG_SOFTIRQ : 0);
+	struct ev_receive *e = reserve(KIND_RECEIVE, now, our_tid(), softirq ? FLAG_SOFTIRQ : 0);
 	if (!e)
 		return 0;
 	e->sock = s->id;
@@ -100,7 +100,7 @@ int on_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
 	struct cpu_state *p = this_cpu();
-	struct ev_socket_state *e = reserve(KIND_SOCKET_STATE, now, bpf_get_current_pid_tgid(), 0);
+	struct ev_socket_state *e = reserve(KIND_SOCKET_STATE, now, our_tid(), 0);
 	if (!e)
 		return 0;
 	e->sock = s->id;
@@ -132,7 +132,7 @@ int on_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
 	if (!s)
 		return 0;
 	struct ev_retransmit *e = reserve(KIND_RETRANSMIT, bpf_ktime_get_ns(),
-					  bpf_get_current_pid_tgid(), FLAG_TCP);
+					  our_tid(), FLAG_TCP);
 	if (!e)
 		return 0;
 	e->sock = s->id;

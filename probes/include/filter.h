@@ -94,3 +94,10 @@ static __always_inline struct thread_state *this_thread(void)
 	u32 tid = bpf_get_current_pid_tgid();
 	return threads.lookup(&tid);
 }
+
+/* The current thread if it is traced, else 0: softirqs run on top of anybody. */
+static __always_inline u32 our_tid(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	return threads.lookup(&tid) ? tid : 0;
+}

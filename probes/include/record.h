@@ -150,7 +150,7 @@ struct ev_off_cpu {
 	u64 dur_ns;       /* until sched_switch in */
 	u64 wake_ns;      /* from ts_ns to sched_waking; 0 if it stayed runnable (state 0) */
 	u64 sock;         /* socket whose readiness caused the waking, 0 none or unknown */
-	u32 waker_tid;    /* thread current on the waking CPU, 0 none */
+	u32 waker_tid;    /* traced thread that woke it, 0 another's or none */
 	u16 state;        /* task state at switch-out (0 runnable = preempted, 1 interruptible, 2 uninterruptible) */
 	u16 wake_cpu;     /* CPU that woke it */
 	u16 in_cpu;       /* CPU it came back on */
@@ -192,7 +192,7 @@ struct ev_socket_addr6 {
 /* A TCP socket changed its state (inet_sock_set_state). */
 struct ev_socket_state {
 	u64 ts_ns;        /* time of the change */
-	u32 tid;          /* current thread, which may be unrelated in a softirq */
+	u32 tid;          /* traced thread that was current, 0 another's (a softirq runs on top of anybody) */
 	u16 cpu;          /* CPU it happened on */
 	u8 kind;          /* KIND_SOCKET_STATE */
 	u8 flags;         /* FLAG_SOFTIRQ, FLAG_PACKET */
@@ -212,7 +212,7 @@ struct ev_socket_state {
 /* Data became readable on a socket (sk_data_ready), with the way its packet took up to here. */
 struct ev_receive {
 	u64 ts_ns;        /* sk_data_ready */
-	u32 tid;          /* current thread, which may be unrelated in a softirq */
+	u32 tid;          /* traced thread that was current, 0 another's (a softirq runs on top of anybody) */
 	u16 cpu;          /* CPU it happened on */
 	u8 kind;          /* KIND_RECEIVE */
 	u8 flags;         /* FLAG_SOFTIRQ, FLAG_PACKET, FLAG_TCP */
@@ -231,7 +231,7 @@ struct ev_receive {
 /* A packet of a tracked socket was handed to a device (net_dev_start_xmit). */
 struct ev_transmit {
 	u64 ts_ns;        /* net_dev_start_xmit */
-	u32 tid;          /* current thread, which may be unrelated in a softirq */
+	u32 tid;          /* traced thread that was current, 0 another's (a softirq runs on top of anybody) */
 	u16 cpu;          /* CPU it happened on */
 	u8 kind;          /* KIND_TRANSMIT */
 	u8 flags;         /* FLAG_TCP, FLAG_SYN, FLAG_SOFTIRQ */
@@ -249,7 +249,7 @@ struct ev_transmit {
 /* TCP sent a packet again (tcp_retransmit_skb). */
 struct ev_retransmit {
 	u64 ts_ns;        /* time of the event */
-	u32 tid;          /* current thread, mostly unrelated */
+	u32 tid;          /* traced thread that was current, 0 another's */
 	u16 cpu;          /* CPU it happened on */
 	u8 kind;          /* KIND_RETRANSMIT */
 	u8 flags;         /* FLAG_TCP */
@@ -262,7 +262,7 @@ struct ev_retransmit {
 /* The NAPI poll that brought at least one tracked packet ended; only polls of a real device. */
 struct ev_napi_poll {
 	u64 ts_ns;        /* napi_poll, which fires at the END of the poll */
-	u32 tid;          /* current thread */
+	u32 tid;          /* traced thread that was current, 0 another's */
 	u16 cpu;          /* CPU it ran on */
 	u8 kind;          /* KIND_NAPI_POLL */
 	u8 flags;         /* 0 */

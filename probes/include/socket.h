@@ -9,7 +9,7 @@
  */
 static __always_inline void emit_socket(u64 sk, struct sock_state *s)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = our_tid();
 	struct ev_socket *e = reserve(KIND_SOCKET, bpf_ktime_get_ns(), tid, 0);
 	if (!e)
 		return;

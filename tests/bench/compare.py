@@ -24,10 +24,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-HERE = Path(__file__).parent
-sys.path.append(str(HERE.parents[1] / "demos"))
+sys.path.append(str(Path(__file__).parents[2] / "demos"))
 
 from lab import private_postgres
+
+HERE = Path(__file__).parent
 
 # asyncio asks for 256 KiB at each receive. By default glibc learns from the first frees whether
 # that is an mmap each time, and an agent's allocations change what it learns: another program.
@@ -166,8 +167,11 @@ def table(document: dict[str, Any]) -> str:
     heads = ["", "", "per s", "ratio", "min–max", "events/op", "lost", "CPU s/M events", "armed s"]
     keys = ("events_per_operation", "lost", "reader_cpu_s_per_million_events", "armed_s")
     lines = [
-        [row["workload"], row["variant"], row["per_second"], row["ratio"]]
-        + [f"{min(row['ratios']):.2f}–{max(row['ratios']):.2f}", *map(row.get, keys)]
+        [
+            *(row[key] for key in ("workload", "variant", "per_second", "ratio")),
+            f"{min(row['ratios']):.2f}–{max(row['ratios']):.2f}",
+            *map(row.get, keys),
+        ]
         for row in document["rows"]
     ]
     formats = ("", "", ".0f", ".2f", "", ".1f", ".0f", ".2f", ".2f")

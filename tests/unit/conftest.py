@@ -7,6 +7,7 @@ import struct
 import pytest
 
 INT, PTR, STRUCT, UNION, TYPEDEF, FUNC, PROTO, CONST, DATASEC = 1, 2, 4, 5, 8, 12, 13, 10, 15
+ENUM, ENUM64 = 6, 19
 FLAG = 1 << 31
 
 
@@ -63,4 +64,8 @@ def tiny_btf() -> bytes:
     b.add("sock_def_readable", FUNC, 8)  # 11
     b.add(".data", DATASEC, 4, (1, 0, 4))  # 12
     b.add("after", STRUCT, 4, (b.name("x"), 1, 0))  # 13
+    negative = (1 << 32) - 1
+    b.add("state", ENUM | FLAG, 4, (b.name("LOST"), negative), (b.name("FOUND"), 1))  # 14
+    b.add("mask", ENUM64, 8, (b.name("HIGH"), 0, 1), (b.name("LOW"), negative, 0))  # 15
+    b.add("tail", STRUCT, 8, (b.name("y"), 1, 32))  # 16
     return b.blob()

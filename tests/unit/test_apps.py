@@ -156,11 +156,12 @@ def test_busy_answer_waits_for_the_spinner() -> None:
 
 @pytest.mark.postgres
 def test_full_stack_runs_every_query(dsn: str) -> None:
-    """The demo runs as many queries of each kind as it says, and drops its schema."""
+    """The demo runs as many queries of each kind as its mix says."""
     demo = ROOT / "demos" / "full_stack.py"
     line = run_app(demo, "--dsn", dsn, "--queries", "100", "--tasks", "20")
-    assert line.startswith("100 queries of 20 tasks over 5 connections")
-    assert line.endswith("70 fast, 10 slow, 10 large, 10 first_time")
+    kinds, _, rest = line.removeprefix("100 queries (").partition(")")
+    assert sorted(kinds.split(", ")) == ["10 browse", "10 list_all", "10 settle", "70 look_up"]
+    assert rest.startswith(" by 20 tasks over 5 connections in ")
 
 
 @pytest.mark.postgres

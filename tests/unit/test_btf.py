@@ -38,6 +38,16 @@ def test_a_tracepoint_counts_its_arguments_without_the_leading_pointer(tiny_btf:
     assert btf.raw_tracepoint_args("no_such") is None
 
 
+def test_enums_keep_sign_and_width(tiny_btf: bytes) -> None:
+    """kind_flag makes values signed, enum64 has 8 bytes, and types behind them are found."""
+    btf = Btf(tiny_btf)
+    assert btf.enum("state") == {"LOST": -1, "FOUND": 1}
+    assert btf.enum("mask") == {"HIGH": 1 << 32, "LOW": (1 << 32) - 1}
+    assert btf.offset("tail", "y") == 4
+    with pytest.raises(KeyError, match="sock"):
+        btf.enum("sock")
+
+
 def test_what_is_missing_is_named(tiny_btf: bytes) -> None:
     """A KeyError carries the name; types behind an unusual kind are still found."""
     btf = Btf(tiny_btf)
@@ -68,7 +78,7 @@ def test_the_running_kernel_reads_as_bpftool_reads_it() -> None:
     )
     types = json.loads(dump.stdout)["types"]
     structs = {"sock", "sock_common", "task_struct", "sk_buff", "tcp_sock", "file", "irqaction"}
-    compared = 0
+    compared = enums = 0
     for entry in types:
         if entry["kind"] == "STRUCT" and entry["name"] in structs:
             assert btf.sizeof(entry["name"]) == entry["size"]
@@ -77,7 +87,12 @@ def test_the_running_kernel_reads_as_bpftool_reads_it() -> None:
                     expected = member["bits_offset"] // 8
                     assert btf.offset(entry["name"], member["name"]) == expected
                     compared += 1
+        if entry["kind"] == "ENUM" and entry["name"] == "bpf_map_type":
+            values = {value["name"]: value["val"] for value in entry["values"]}
+            assert btf.enum("bpf_map_type") == values
+            enums += 1
     assert compared > 200
+    assert enums == 1
     by_id = {entry["id"]: entry for entry in types}
     for entry in types:
         if entry["kind"] == "TYPEDEF" and entry["name"].startswith("btf_trace_"):

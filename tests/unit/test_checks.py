@@ -203,6 +203,24 @@ def test_the_wrong_bcc_is_told_from_a_missing_one(
     assert "pip uninstall bcc" in (found["bcc"].fix or "")
 
 
+def test_a_bcc_that_breaks_on_import_is_told_each_time(healthy: Machine) -> None:
+    """A broken copy is one failed check, and no half of it stays imported."""
+    broken = REAL_BCC + "raise ValueError('libbcc.so.0 is damaged')\n"
+    write(healthy.at("/usr/lib/python3/dist-packages/bcc/__init__.py"), broken)
+    for _time in range(2):
+        found = not_ok(healthy)
+        assert list(found) == ["bcc"]
+        assert "libbcc.so.0 is damaged" in found["bcc"].seen
+    assert "bcc" not in sys.modules
+
+
+def test_bccs_own_warnings_are_not_shown(healthy: Machine) -> None:
+    """CPython 3.12 and later complain about escapes in bcc 0.26: not the user's business."""
+    noisy = REAL_BCC + "import warnings\nwarnings.warn('escape', SyntaxWarning)\n"
+    write(healthy.at("/usr/lib/python3/dist-packages/bcc/__init__.py"), noisy)
+    assert not_ok(healthy) == {}
+
+
 def test_debians_bcc_wins_over_the_wrong_one(
     healthy: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,17 @@ def test_loopback_has_no_interrupt() -> None:
 
 
 @pytest.mark.netns
+def test_a_missing_namespace_is_not_made() -> None:
+    """Asking for the devices of a namespace that does not exist only fails."""
+    from pyroute2 import netns
+
+    name = "awaitscope-test-none"
+    with pytest.raises(OSError, match=name):
+        net_devices(name)
+    assert name not in netns.listnetns()
+
+
+@pytest.mark.netns
 def test_a_virtual_pair_in_another_namespace_has_no_interrupt() -> None:
     """The devices of a named namespace are listed; veth has a kind and no driver."""
     from pyroute2 import NetNS, netns

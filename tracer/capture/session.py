@@ -52,11 +52,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Recording:
-    """A finished recording, not yet finalised; `exit_code` is the target's own."""
+    """A recording that ended, not yet finalised."""
 
     folder: TraceFolder
     user: User
-    exit_code: int
+    target: Target
+
+    def exit_code(self) -> int:
+        """Return the target's own exit code; waits for it if --duration ended the recording."""
+        while (code := self.target.wait(1.0)) is None:
+            pass
+        self.target.restore_signals()
+        return code
 
 
 def record(options: Options, say: Callable[[str], None]) -> Recording:
@@ -133,11 +140,9 @@ class _Session:
         finally:
             self._ring.close()
             loader.close()
-        while code is None:
-            code = held.wait(1.0)
         manifest["exit_code"] = code
         folder.write_manifest(manifest)
-        return Recording(folder, user, code)
+        return Recording(folder, user, held)
 
     def _prebuild(self, python: Path, cache: Path) -> str | None:
         """Build the agent as the invoking user; return the reason if that cannot be done."""

@@ -185,6 +185,10 @@ class Target:
             self._status = code if code >= 0 else 128 - code
         return self._status
 
+    def restore_signals(self) -> None:
+        """Let signals reach awaitscope itself again, once the command has ended."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+
 
 def check_output_folder(path: Path, *, force: bool) -> None:
     """Refuse an output that exists, before anything is started."""

@@ -113,9 +113,10 @@ def _record(chosen: Demo, options: dict[str, Any]) -> tuple[Trace, int]:
             "--queries",
             str(options["queries"]),
         ]
-        return record_and_correlate(
+        trace, recording = record_and_correlate(
             Options(command=command, output=options["folder"], level=options["level"], also=also)
         )
+        return trace, recording.exit_code()
 
 
 def _load(path: Path) -> ModuleType:

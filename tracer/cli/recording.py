@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.capture.session import Options, record
+from tracer.capture.session import Options, Recording, record
 from tracer.correlate.trace import Trace, complete
 from tracer.errors import AwaitscopeError
 
@@ -19,8 +19,10 @@ def say(line: str) -> None:
     click.echo(f"awaitscope: {line}", err=True)
 
 
-def record_and_correlate(options: Options, tell: Callable[[str], None] = say) -> tuple[Trace, int]:
-    """Return the finished trace, and the command's exit code."""
+def record_and_correlate(
+    options: Options, tell: Callable[[str], None] = say
+) -> tuple[Trace, Recording]:
+    """Return the finished trace, and the recording that knows the command's exit code."""
     recording = record(options, tell)
     tell("correlating …")
     try:
@@ -30,4 +32,4 @@ def record_and_correlate(options: Options, tell: Callable[[str], None] = say) ->
         raise
     finally:
         recording.folder.chown(recording.user.uid, recording.user.gid)
-    return Trace(recording.folder, manifest), recording.exit_code
+    return Trace(recording.folder, manifest), recording

@@ -91,7 +91,7 @@ def run(
         agent_slots=agent_slots,
     )
     try:
-        trace, code = record_and_correlate(options)
+        trace, recording = record_and_correlate(options)
     except Prerequisite as error:
         error.exit_code = 125  # 4 could be the command's own code
         raise
@@ -99,4 +99,4 @@ def run(
 
     for line in summary(trace):
         click.echo(line, err=True)
-    sys.exit(code)
+    sys.exit(recording.exit_code())

@@ -29,6 +29,13 @@ def schema(trace: Path | None, output: Output) -> None:
     \b
     Example: awaitscope schema --fmt github
     """
+    from tracer.errors import TraceUnreadable  # noqa: PLC0415
     from tracer.report.schema import schema_rows  # noqa: PLC0415 (--help must not pay for it)
 
-    emit(schema_rows(opened(trace)), _COLUMNS, output)
+    try:
+        known = opened(trace)
+    except TraceUnreadable:
+        if trace is not None:
+            raise
+        known = None  # no trace here: what every trace has
+    emit(schema_rows(known), _COLUMNS, output)

@@ -66,9 +66,12 @@ def steps_text(document: dict[str, Any], output: Output) -> str:
     seen = {number: place for place, number in enumerate(document["observed_order"], 1)}
     rows = [_row(step, first, seen) for step in document["steps"]]
     name = "".join(c if c.isprintable() else "\ufffd" for c in row["task_name"] or "")
-    lines = [
+    title = (
         f"await {row['await_id']}: task {name}, {row['where']}, {row['peer'] or 'no peer'},"
-        f" {format_ns(row['total_ns'])} ({row['kind']}, {row['outcome']})",
+        f" {format_ns(row['total_ns'])} ({row['kind']}, {row['outcome']})"
+    )
+    lines = [
+        title,
         "",
         table(rows, _COLUMNS, output),
         "",
@@ -83,10 +86,12 @@ def insight_text(insight: dict[str, Any]) -> str:
     """Return the key insight in words."""
     if insight["on_cpu_4_to_9_ns"] is None:
         return "Key insight: not measured here (a bound of steps 4 to 9 is missing)."
-    lines = [
-        f"Key insight: between steps 4 and 9 ({format_ns(insight['window_ns'])}), threads of this"
-         f" process were on a CPU for {format_ns(insight['on_cpu_4_to_9_ns'])}."
-    ]
+    window, busy = (format_ns(insight[k]) for k in ("window_ns", "on_cpu_4_to_9_ns"))
+    sentence = (
+        f"Key insight: between steps 4 and 9 ({window}), threads of this process were on a CPU"
+        f" for {busy}."
+    )
+    lines = [sentence]
     others = insight["loop_did_meanwhile"]
     if others:
         did = ", ".join(

@@ -58,7 +58,7 @@ STEPS = (
         8,
         "OS kernel",
         "interrupt, softirq: data arrived on the socket",
-        ("rx_first_id",),
+        ("rx_packet_id",),
         "no_packet_event",
     ),
     Step(9, "OS kernel", "epoll marks the socket ready", ("rx_id",), "no_packet_event"),

@@ -29,6 +29,8 @@ def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
     answer = take(streams.rx_pos, first_rx)
     # an answer that no rx row shows is still at the position of the receive that took it
     answer = np.where(answer >= 0, np.maximum(answer, _first_position(streams, legs)), -1)
+    rx = events["receive"]
+    rows["rx_packet_id"] = np.where(take(rx["rx_age_ns"], first_rx, 0) > 0, first_rx, -1)
     rows["tx_id"] = streams.tx_at(out, asked)
     rows["peer_rx_id"] = streams.rx_at(out, asked)
     rows["peer_recv_id"] = streams.recv_at(out, asked_end)

@@ -83,7 +83,7 @@ def parse(text: str) -> Header:
             Column(name, ctype, int(count or 0), doc)
             for ctype, name, count, doc in _FIELD.findall(match.group(2))
         )
-        if len(columns) != match.group(2).count(";\t") + len(re.findall(r"; +/\*", match.group(2))):
+        if len(columns) != len(match.group(2).splitlines()):
             raise ValueError(f"record.h: struct {struct} has a field without a comment")
         name = struct.removeprefix("ev_")
         records[name] = Record(

@@ -26,11 +26,36 @@ _TABLE_OF = {
     "peer_tx_id": "transmit",
     "peer_rx_id": "receive",
     "rx_first_id": "receive",
+    "rx_packet_id": "receive",
     "rx_id": "receive",
     "epoll_id": "epoll_wait",
     "off_cpu_id": "off_cpu",
     "callback_id": "callback",
 }
+_PROOF_KEYS = (
+    "dur_ns",
+    "end_ns",
+    "fd",
+    "ret",
+    "epfd",
+    "fds",
+    "seq",
+    "len_bytes",
+    "ifindex",
+    "irq",
+    "irq_age_ns",
+    "raise_age_ns",
+    "softirq_age_ns",
+    "rx_age_ns",
+    "srtt_us",
+    "sendmsg_age_ns",
+    "queue_age_ns",
+    "wake_ns",
+    "waker_tid",
+    "in_cpu",
+    "run",
+    "waker_run",
+)
 _NOTES = {
     11: "asyncio reads the socket in a callback and only then puts the task on the ready queue:"
     " the coroutine runs (11) after the answer was read (12)",
@@ -225,13 +250,15 @@ class _Explainer:
         busy = max(0, end - start - off)
         return f" (on CPU {busy / 1e3:.0f} µs, waiting {off / 1e3:.0f} µs)"
 
-    def _missing(self, step: Step) -> str:
+    def _missing(self, step: Step) -> str:  # noqa: PLR0911 (a list of rules)
         if self.row["outcome"] == "open" and step.number >= 8:
             return "trace_ended"
         if step.number in (4, 5, 7, 8) and self.level < 3:
             return "not_recorded_at_this_level"
         if step.number == 9 and self.level < 2:
             return "not_recorded_at_this_level"
+        if step.number == 8 and self.found["rx_first_id"] is not None:
+            return "backlog"
         if step.missing in self.row["reasons"]:
             return step.missing
         if "no_send" in self.row["reasons"] and step.number in (2, 3, 4, 5, 6):
@@ -243,7 +270,7 @@ class _Explainer:
         if number in (5, 7):
             return "virtual_link" if self._virtual() else None
         if number == 8 and rx is not None and not rx["irq_age_ns"]:
-            return "backlog" if not rx["softirq_age_ns"] and self.level >= 3 else "no_irq_device"
+            return "no_irq_device"
         if number in (9, 10) and self.found["off_cpu_id"] is None:
             return "loop_was_running"
         return None
@@ -271,7 +298,7 @@ class _Explainer:
         for key in dict.fromkeys(keys):
             event = self.found[key]
             if event is not None:
-                proof.append(_proof(_TABLE_OF[key], event))
+                proof.append(self._proof(_TABLE_OF[key], event))
         if step.number == 9 and self._waking() is not None:
             off = self.found["off_cpu_id"] or {}
             proof.append(
@@ -285,43 +312,33 @@ class _Explainer:
             )
         return proof
 
+    def _proof(self, table: str, event: Row) -> dict[str, Any]:
+        """Return an event as evidence: what, when, thread, CPU, its id, and what names it."""
+        name = syscalls.name_of(event["nr"]) if table == "syscall" else table
+        cpu = event["cpu"] if "cpu" in event else self._cpu_at(event["tid"], event["ts_ns"])
+        return {
+            "event": name,
+            "table": table,
+            "id": event["id"],
+            "ts_ns": event["ts_ns"],
+            "tid": event["tid"] or None,
+            "cpu": cpu,
+            **{key: event[key] for key in _PROOF_KEYS if event.get(key) is not None},
+        }
 
-def _proof(table: str, event: Row) -> dict[str, Any]:
-    """Return an event as evidence: what, when, thread, CPU, its id, and what names it."""
-    name = syscalls.name_of(event["nr"]) if table == "syscall" else table
-    keep = (
-        "dur_ns",
-        "end_ns",
-        "fd",
-        "ret",
-        "epfd",
-        "fds",
-        "seq",
-        "len_bytes",
-        "ifindex",
-        "irq",
-        "irq_age_ns",
-        "raise_age_ns",
-        "softirq_age_ns",
-        "rx_age_ns",
-        "srtt_us",
-        "sendmsg_age_ns",
-        "queue_age_ns",
-        "wake_ns",
-        "waker_tid",
-        "in_cpu",
-        "run",
-        "waker_run",
-    )
-    return {
-        "event": name,
-        "table": table,
-        "id": event["id"],
-        "ts_ns": event["ts_ns"],
-        "tid": event["tid"],
-        "cpu": event.get("cpu"),
-        **{key: event[key] for key in keep if event.get(key) is not None},
-    }
+    def _cpu_at(self, tid: int, ts_ns: int) -> int | None:
+        """Return the CPU a thread was on: where it was last switched in, else of its last call."""
+        rows = self.trace.rows(
+            "SELECT in_cpu AS cpu FROM off_cpu WHERE tid = $1 AND ts_ns + dur_ns <= $2"
+            " ORDER BY ts_ns DESC LIMIT 1",
+            tid,
+            ts_ns,
+        ) or self.trace.rows(
+            "SELECT cpu FROM syscall WHERE tid = $1 AND ts_ns <= $2 ORDER BY ts_ns DESC LIMIT 1",
+            tid,
+            ts_ns,
+        )
+        return rows[0]["cpu"] if rows else None
 
 
 def _short(where: str) -> str:

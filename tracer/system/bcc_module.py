@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +57,12 @@ def _load(init: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["bcc"] = module
     try:
-        spec.loader.exec_module(module)
-    except (ImportError, OSError) as error:
-        del sys.modules["bcc"]
+        with warnings.catch_warnings():
+            # bcc 0.26 has escapes that CPython 3.12 and later complain about; not ours to mend
+            warnings.simplefilter("ignore")
+            spec.loader.exec_module(module)
+    except Exception as error:
+        # a module that is there by half would be taken for the real one at the next call
+        sys.modules.pop("bcc", None)
         raise Prerequisite(f"bcc cannot be loaded: {error}", FIX) from error
     return module

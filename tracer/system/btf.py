@@ -9,11 +9,12 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-_PTR, _ARRAY, _STRUCT, _UNION, _TYPEDEF, _FUNC, _FUNC_PROTO = 2, 3, 4, 5, 8, 12, 13
+_PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _FUNC_PROTO = 2, 3, 4, 5, 6, 8, 12, 13
+_ENUM64 = 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type_tag
 # bytes behind the 12-byte head: a fixed part, and one per vlen entry
 _FIXED_TAIL = {1: 4, _ARRAY: 12, 14: 4, 17: 4}
-_ENTRY_TAIL = {_STRUCT: 12, _UNION: 12, 6: 8, _FUNC_PROTO: 8, 15: 12, 19: 12}
+_ENTRY_TAIL = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, 15: 12, _ENUM64: 12}
 
 
 class Btf:
@@ -114,6 +115,17 @@ class Btf:
     def sizeof(self, struct_name: str) -> int:
         """Return the size of a struct in bytes."""
         return self._head(self._find(struct_name, {_STRUCT, _UNION}))[3]
+
+    def enum(self, name: str) -> dict[str, int]:
+        """Return the names and values of an enum; kind_flag says that values are signed."""
+        type_id = self._find(name, {_ENUM, _ENUM64})
+        _n, kind, vlen, _size = self._head(type_id)
+        # btf_enum64 has its low half first: on little endian one 8-byte value
+        code = "q" if kind == _ENUM64 else "i"
+        entry = struct.Struct("<I" + (code if self._kind_flag(type_id) else code.upper()))
+        base = self._at[type_id] + 12
+        pairs = (entry.unpack_from(self._blob, base + entry.size * i) for i in range(vlen))
+        return {self._string(at): value for at, value in pairs}
 
     def raw_tracepoint_args(self, name: str) -> int | None:
         """Return how many arguments a raw tracepoint passes, None if the kernel lacks it.

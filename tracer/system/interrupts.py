@@ -7,6 +7,7 @@ have no parent device and raise none.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,20 @@ def device_irqs(parent: Path) -> tuple[int, ...]:
 
 
 def net_devices(netns: str | None = None, root: Path = Path("/")) -> list[NetDevice]:
-    """Return the devices of a named network namespace (None: our own), by ifindex."""
-    from pyroute2 import IPRoute, NetNS  # noqa: PLC0415 (slow; a trace is read without it)
+    """Return the devices of a named network namespace (None: our own), by ifindex.
 
+    Raises:
+        OSError: there is no namespace of this name, or no right to enter it.
+
+    """
+    from pyroute2 import IPRoute, NetNS  # noqa: PLC0415 (slow; a trace is read without it)
+    from pyroute2.netns import listnetns  # noqa: PLC0415 (the same)
+
+    if netns and netns not in listnetns():
+        raise FileNotFoundError(errno.ENOENT, "there is no network namespace", netns)
     actions = irq_actions(root)
-    with NetNS(netns) if netns else IPRoute() as route:
+    # flags=0: by default pyroute2 makes a namespace that does not exist
+    with NetNS(netns, flags=0) if netns else IPRoute() as route:
         links = list(route.get_links())
     return sorted((_device(link, actions, root) for link in links), key=lambda d: d.ifindex)
 

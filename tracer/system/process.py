@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracer.errors import TargetGone
-from tracer.system.checks import Check, Machine, python_headers
+from tracer.system.checks import Check, Machine, python_headers, sudo_line
 from tracer.system.kernel import read_text, status_fields
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _readable(process: Process, machine: Machine) -> Check:
     if process.executable:
         return Check("process", "ok", required=True, seen=seen, why=why)
     seen = f"{seen} is closed to uid {machine.rights.uid}"
-    fix = f"sudo awaitscope doctor {process.tgid}"
+    fix = sudo_line()
     return Check("process", "fail", required=True, seen=seen, why=why, fix=fix)
 
 
