@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any
@@ -113,26 +115,37 @@ async def unix() -> dict[str, Any]:
     return {"count": len(rounds)}
 
 
-PEER = """import socket, time
+# Answers 5 ms after the spinner began, and notes when: in shared memory, which costs the spinner
+# no system call to look at.
+PEER = """import mmap, socket, sys, time
 here = socket.create_server(("127.0.0.1", 0))
 print(here.getsockname()[1], flush=True)
+shared = memoryview(mmap.mmap(int(sys.argv[1]), 16)).cast("Q")
 connection, _ = here.accept()
 connection.recv(65536)
+while not shared[0]:
+    time.sleep(0.0005)
 time.sleep(0.005)
-print(time.monotonic_ns(), flush=True)
 connection.sendall(b"a" * 5001)
+shared[1] = time.monotonic_ns()
 connection.recv(1)
 """
 
 
 async def busy() -> dict[str, Any]:
-    """Let another task spin for 30 ms while an answer, sent after 5 ms, waits to be read."""
+    """Let another task spin for 30 ms or more, while an answer waits 20 ms or more to be read."""
     spin: dict[str, Any] = {"task": "spinner"}
-    # A process of its own: a thread would fight with the spinner for the GIL.
-    command = [sys.executable, "-I", "-c", PEER]
-    with subprocess.Popen(  # noqa: ASYNC220 - asyncio's own would add awaits to the truth
-        command, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(16)
+        shared = memoryview(mmap.mmap(file.fileno(), 16)).cast("Q")
+        # A process of its own: a thread would fight with the spinner for the GIL.
+        child = subprocess.Popen(  # noqa: ASYNC220 - asyncio's own would add awaits to the truth
+            [sys.executable, "-I", "-c", PEER, str(file.fileno())],
+            pass_fds=[file.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    with child:
         assert child.stdout
         reader, writer = await asyncio.open_connection("127.0.0.1", int(child.stdout.readline()))
 
@@ -143,13 +156,16 @@ async def busy() -> dict[str, Any]:
             writer.close()
 
         async def spinner() -> None:
-            spin["start_ns"] = time.monotonic_ns()
-            while time.monotonic_ns() - spin["start_ns"] < 30_000_000:
-                pass
-            spin["end_ns"] = time.monotonic_ns()
+            start_ns = shared[0] = now_ns = time.monotonic_ns()
+            until_ns = start_ns + 30_000_000
+            while now_ns < until_ns:
+                now_ns = time.monotonic_ns()
+                sent_ns = shared[1] or min(now_ns, start_ns + 5_000_000_000)  # no answer: give up
+                until_ns = max(until_ns, sent_ns + 20_000_000)
+            spin.update(start_ns=start_ns, end_ns=now_ns)
 
         await together(busy=subject(), spinner=spinner())
-        return {"count": 1, "spin": spin, "answer_sent_ns": int(child.stdout.readline())}
+    return {"count": 1, "spin": spin, "answer_sent_ns": shared[1]}
 
 
 SHAPES = (read_in_task, shared_recv, protocol_callback, unix, busy)

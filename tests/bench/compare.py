@@ -1,6 +1,6 @@
 """Compare how fast two programs run untraced, at each level, and (the echo) under strace.
 
-    sudo .venv/bin/python tests/bench/compare.py --rounds 5
+    sudo .venv/bin/python tests/bench/compare.py --rounds 8
 
 A machine's speed drifts, so only runs of the same round are compared: each round runs every
 variant once, in another order, and gives one ratio per variant. Shown is the median over rounds.
@@ -42,9 +42,9 @@ STRACE_SHARE = 10  # strace gets a tenth of the round trips: it is that slow
 class Sizes:
     """Say how much to run; the defaults take some four minutes."""
 
-    rounds: int = 3
-    round_trips: int = 24_000
-    queries: int = 6_000
+    rounds: int = 4
+    round_trips: int = 48_000
+    queries: int = 12_000
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def summary(samples: dict[str, list[Sample]], variant: str) -> dict[str, Any]:
     ratios = [mine.per_second / untraced.per_second for mine, untraced in pairs]
     row: dict[str, Any] = {
         "per_second": median(sample.per_second for sample in samples[variant]),
+        "per_second_rounds": [sample.per_second for sample in samples[variant]],
         "ratios": ratios,
         "ratio": median(ratios),
     }

@@ -74,7 +74,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--role", choices=("both", "server", "client"), default="both")
     parser.add_argument("--port", type=int, help="of the server; the client needs it")
-    parser.add_argument("--round-trips", type=int, default=20_000)
+    parser.add_argument("--round-trips", type=int, default=48_000)
     options = parser.parse_args()
     if options.role == "both":
         both(options.round_trips)

@@ -43,6 +43,6 @@ async def main(dsn: str, queries: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--dsn", required=True)
-    parser.add_argument("--queries", type=int, default=8_000)
+    parser.add_argument("--queries", type=int, default=12_000)
     options = parser.parse_args()
     asyncio.run(main(options.dsn, options.queries))

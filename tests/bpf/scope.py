@@ -74,11 +74,17 @@ class Scope:
         """Trace a command to its end."""
         return self.call("run", "-o", "t", *options, "--", *command, stdin=stdin, env=env)
 
-    def start(self, *command: str, before: tuple[str, ...] = (), **popen: Any) -> Any:
+    def start(
+        self,
+        *command: str,
+        before: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+        **popen: Any,
+    ) -> Any:
         """Start to trace a command; it is killed at the test's end."""
         popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **popen}
         process = subprocess.Popen(
-            [*before, COMMAND, "run", "-o", "t", "--", *command],
+            [*before, COMMAND, "run", "-o", "t", *options, "--", *command],
             stderr=subprocess.PIPE,
             cwd=self.folder,
             env=own_environment(),

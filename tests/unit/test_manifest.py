@@ -33,7 +33,7 @@ def trace(path: Path, text: str) -> TraceFolder:
         ("[1]", "no format number"),
         ('{"format": "1"}', "no format number"),
         ('{"name": "a web app"}', "no format number"),
-        (json.dumps({"format": FORMAT}), "manifest"),
+        (json.dumps({"format": FORMAT}), "no state"),
         (json.dumps({"format": FORMAT, "state": "complete", "correlated": True}), "cannot be read"),
     ],
     ids=["newer", "empty", "binary", "list", "text", "foreign", "no-state", "no-tables"],

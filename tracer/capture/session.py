@@ -22,10 +22,17 @@ from tracer.capture import also
 from tracer.capture.leftover import open_records, seed_records
 from tracer.capture.loader import Loader
 from tracer.capture.ring import KernelRing
-from tracer.capture.target import Target, User, check_output_folder, environment_of, invoking_user
-from tracer.errors import Prerequisite, TracerFailed
+from tracer.capture.target import (
+    Target,
+    User,
+    check_output_folder,
+    environment_of,
+    find_command,
+    invoking_user,
+)
+from tracer.errors import CannotExecute, Prerequisite, TracerFailed
 from tracer.events.header import load as load_header
-from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder
+from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder, is_trace
 from tracer.store.ringfile import RingFile, write_all
 
 if TYPE_CHECKING:
@@ -86,7 +93,6 @@ class _Session:
         self._say = say
         self._user = invoking_user()
         self._rings: dict[str, tuple[RingFile, int]] = {}
-        self._known: set[int] = set()
         self._next_scan = self._next_loss = 0.0
         self._began_ns = time.monotonic_ns()
 
@@ -101,40 +107,27 @@ class _Session:
         roots = [also.resolve(spec) for spec in options.also]
         if options.output:
             check_output_folder(options.output, force=options.force)
+        find_command(options.command[0], env)  # before there is a folder to clean up
         cache = Path(user.home if user.uid else "/root") / ".cache" / "awaitscope"
         python = agent.python_of(options.command, env)
         folder = self._make_folder(options, user)
-        self._folder = folder
-        prebuilt = self._prebuild(python, cache) if python else None
-        env = agent.environment(env, folder.live, cache, options.agent_slots)
-        held = Target(options.command, env, user)
-        try:
-            loader = Loader(options.level, options.ring_bytes)
-        except BaseException:
-            held.abandon()
-            shutil.rmtree(folder.path, ignore_errors=True)
-            raise
-        try:
-            loader.attach()
-            loader.configure(seed_tid=held.tid, seed_pidns=Path("/proc/self/ns/pid").stat().st_ino)
-            self._ring = KernelRing(loader.ring_fd, options.ring_bytes)
-            self._raw = os.open(
-                folder.raw / KERNEL_RAW, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
-            )
-            self._loader = loader
-            self._seed(roots)
-        except BaseException:
-            held.abandon()
-            loader.close()
-            shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+        with contextlib.ExitStack() as undo:  # until the command is released
+            undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
+            prebuilt = self._prebuild(python, cache) if python else None
+            env = agent.environment(env, folder.live, cache, options.agent_slots)
+            held = Target(options.command, env, user)
+            undo.callback(held.abandon)
+            self._loader = loader = Loader(options.level, options.ring_bytes)
+            undo.callback(loader.close)
+            self._arm(held, roots)
+            undo.pop_all()
         manifest = self._manifest(held, prebuilt)
         folder.write_manifest(manifest)
         try:
             armed = (time.monotonic_ns() - self._began_ns) / 1e9
             self._say(f"recording {' '.join(options.command)} (armed in {armed:.1f} s)")
             released_ns = time.monotonic_ns()
-            held.release()
+            self._release(held)
             code = self._loop(held)
             self._finish(manifest, released_ns)
         finally:
@@ -142,7 +135,18 @@ class _Session:
             loader.close()
         manifest["exit_code"] = code
         folder.write_manifest(manifest)
+        os.close(self._lock)
         return Recording(folder, user, held)
+
+    def _arm(self, held: Target, roots: list[int]) -> None:
+        """Attach the probes and tell them whom to trace."""
+        self._loader.attach()
+        pidns = Path("/proc/self/ns/pid").stat().st_ino
+        self._loader.configure(seed_tid=held.tid, seed_pidns=pidns)
+        self._ring = KernelRing(self._loader.ring_fd, self._options.ring_bytes)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._raw = os.open(self._folder.raw / KERNEL_RAW, flags, 0o600)
+        self._seed(roots)
 
     def _prebuild(self, python: Path, cache: Path) -> str | None:
         """Build the agent as the invoking user; return the reason if that cannot be done."""
@@ -170,7 +174,7 @@ class _Session:
         path = options.output or Path(f"awaitscope-{name}-{os.getpid()}.trace")
         check_output_folder(path, force=options.force)
         if path.exists():
-            if not (path / "manifest.json").exists():
+            if path.is_symlink() or not is_trace(path):
                 raise TracerFailed(f"{path} exists and is no trace", "choose another -o")
             shutil.rmtree(path)
         folder = TraceFolder(path)
@@ -180,7 +184,16 @@ class _Session:
             raise TracerFailed(
                 f"the trace folder {path} cannot be made: {error.strerror}", "choose another -o"
             ) from error
+        self._folder, self._lock = folder, folder.lock()
         return folder
+
+    def _release(self, held: Target) -> None:
+        """Let the command run; a command that the kernel refuses leaves no trace."""
+        try:
+            held.release()
+        except CannotExecute:
+            shutil.rmtree(self._folder.path, ignore_errors=True)
+            raise
 
     def _seed(self, roots: list[int]) -> None:
         """Trace the --also trees; twice, for what was forked between look and entry."""

@@ -24,6 +24,8 @@ def record_and_correlate(
 ) -> tuple[Trace, Recording]:
     """Return the finished trace, and the recording that knows the command's exit code."""
     recording = record(options, tell)
+    if recording.target.wait(0) is not None:
+        recording.target.restore_signals()  # Ctrl-C may end the correlation; the trace stays
     tell("correlating …")
     try:
         manifest = complete(recording.folder)

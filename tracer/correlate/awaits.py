@@ -104,14 +104,17 @@ def _tgids(events: Events, agent: Ints) -> Ints:
 
 
 def _ended_ids(p: Picture, last: Ints) -> Ints:
-    """Return the syscall row for recv and write, the task_id for task, the tid for thread."""
+    """Return the syscall row for recv and write, the task_id for task, the tid for thread.
+
+    For all else it is the row of the callback that made the task ready.
+    """
     runs, wakes = p.runs, p.wakes
     waker = p.sus.waker[last]
     step = p.events["step"]
     at = take(runs.step, waker)
     task = p.tasks.find(take(runs.agent, waker, 0), take(step["task"], at, 0))
     by = wakes.by[last]
-    ids = np.where(wakes.call[last] >= 0, wakes.call[last], take(runs.callback, waker))
+    ids = np.where(np.isin(by, (BY_RECV, BY_WRITE)), wakes.call[last], take(runs.callback, waker))
     ids = np.where(np.isin(by, (BY_TASK, BY_CANCEL)) & (task > 0), task, ids)
     return np.where(by == BY_THREAD, take(runs.wake_tid, waker), ids)
 
@@ -258,7 +261,7 @@ def callback_columns(p: Picture) -> dict[str, Any]:
         "end_ns": end,
         "total_ns": end - start,
         "ended_by": np.array(["callback"] * n, object),
-        "ended_id": heads,
+        "ended_id": take(runs.callback, calls.run[heads]),
         "outcome": np.full(n, "result", object),
         "attribution": np.array(["exact"] * known + ["unattributed"] * (n - known), object),
         "legs": np.zeros(n, np.int64),

@@ -130,6 +130,7 @@ def task_rows(events: Events, tasks: Tasks, on_cpu: Ints) -> dict[str, object]:
     row = tasks.row
     agent = take(task["agent"], row, 0)
     parent = tasks.find(agent, take(task["parent"], row, 0))
+    parent = np.where(parent > 0, parent, -1)
     length = step["end_ns"] - step["ts_ns"]
     longest = np.zeros(n, np.int64)
     np.maximum.at(longest, of_step, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -74,13 +75,17 @@ def complete(folder: TraceFolder) -> dict[str, Any]:
     if manifest.get("correlated"):
         return manifest
     try:
-        manifest = finalise(folder)
-        correlate(folder, manifest)
+        lock = folder.lock()
+        try:
+            manifest = finalise(folder)
+            correlate(folder, manifest)
+            manifest["correlated"] = True
+            folder.write_manifest(manifest)
+        finally:
+            os.close(lock)
     except OSError as error:
         raise TraceUnreadable(
             f"{folder.path} was not finished and cannot be now: {error}",
             "make the folder writable, or copy it",
         ) from error
-    manifest["correlated"] = True
-    folder.write_manifest(manifest)
     return manifest

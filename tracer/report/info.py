@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tracer.events.header import load as load_header
 from tracer.report.summary import lost_total
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def _targets(trace: Trace) -> list[dict[str, Any]]:
     agents: dict[int, dict[str, Any]] = {}
     for agent in trace.manifest["agents"]:
         agents[agent.get("tgid", agent.get("ns_tgid", -1))] = agent
+    images = trace.rows(
+        "SELECT tgid, arg_max(comm, ts_ns) AS comm FROM thread WHERE what = ? GROUP BY tgid",
+        load_header().constants["THREAD_EXEC"],
+    )
+    comms = {row["tgid"]: row["comm"] for row in images}
     latest: dict[int, dict[str, Any]] = {}
     for process in trace.manifest["processes"]:
         latest[process["tgid"]] = {**latest.get(process["tgid"], {}), **process}
@@ -65,16 +71,19 @@ def _targets(trace: Trace) -> list[dict[str, Any]]:
                 "lost": agent["lost"],
             }
         else:
-            target["reason"] = agent["reason"] if agent else _why_none(process)
+            target["reason"] = agent["reason"] if agent else _why_none(process, comms.get(tgid))
         targets.append(target)
     return targets
 
 
-def _why_none(process: dict[str, Any]) -> str:
+def _why_none(process: dict[str, Any], comm: str | None) -> str:
+    """Return the reason; `comm` is the name at its last exec, which /proc may have missed."""
     argv = process.get("argv") or []
-    exe = str(process.get("exe", "")).rsplit("/", 1)[-1]
+    exe = str(process.get("exe") or "").rsplit("/", 1)[-1]
     if not exe.startswith(("python", "pypy")):
-        return "not a Python process"
+        if comm and comm.startswith(("python", "pypy")):
+            return "it ended before its command line could be read"
+        return "not a Python process" if exe or comm else "it ended before it could be looked at"
     for arg in argv[1:]:
         if not arg.startswith("-") or arg.startswith("--"):
             break

@@ -7,6 +7,8 @@ tracer died and the trace was recovered.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -51,6 +53,30 @@ class TraceFolder:
             folder.chmod(0o700)
             os.chown(folder, uid, gid)
 
+    def lock(self) -> int:
+        """Return a descriptor that keeps the trace from being finished by somebody else.
+
+        It ends with its holder; a command that the holder has started does not keep it.
+
+        Raises:
+            TraceUnreadable: another process records or finishes this trace.
+
+        """
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # file systems without locks have one user
+            with contextlib.suppress(OSError):
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise TraceUnreadable(
+                        f"{self.path} is still being recorded", "wait until its command has ended"
+                    ) from error
+        except TraceUnreadable:
+            os.close(fd)
+            raise
+        return fd
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest in one step."""
         text = json.dumps({"format": FORMAT, **manifest}, indent=1, default=str)
@@ -76,6 +102,8 @@ class TraceFolder:
                 f"{self.path} was written by a newer awaitscope (format {manifest['format']})",
                 "upgrade awaitscope",
             )
+        if not isinstance(manifest.get("state"), str):
+            raise TraceUnreadable(f"{self.path}: its manifest has no state", None)
         return manifest
 
     def chown(self, uid: int, gid: int) -> None:
@@ -88,6 +116,12 @@ class TraceFolder:
                 if not file.is_symlink():
                     file.chmod(0o600)
         os.chown(self.path, uid, gid)
+
+
+def is_trace(path: Path) -> bool:
+    """Say whether a folder is a trace, or what a tracer left that died while arming."""
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    return MANIFEST in names or (bool(names) and names <= {RAW, LIVE})
 
 
 def newest_trace(folder: Path) -> Path:

@@ -1,0 +1,37 @@
+"""The recordings that every invariant is checked on: all that the tests in this folder make."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tracing import MULTIPLEX, SHAPES, Traced, pool, traced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["pool", "recording", "traced"]
+
+_RECORDINGS: dict[str, Callable[..., Traced]] = {
+    **{f"streams-{n}": lambda traced, n=n: traced("streams.py", level=n) for n in (1, 2, 3)},
+    **{
+        f"multiplex-{name}": lambda traced, args=args: traced("multiplex.py", *args)
+        for name, args in MULTIPLEX.items()
+    },
+    **{name: lambda traced, name=name: traced("shapes.py", name) for name in SHAPES},
+}
+
+
+@pytest.fixture(
+    scope="session",
+    params=[*_RECORDINGS, pytest.param("pool", marks=pytest.mark.postgres)],
+)
+def recording(request: pytest.FixtureRequest) -> Any:
+    """Give each recording in turn."""
+    if request.param == "pool":
+        return request.getfixturevalue("pool")
+    return _RECORDINGS[request.param](request.getfixturevalue("traced"))

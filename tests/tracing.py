@@ -1,0 +1,171 @@
+"""Record ground-truth apps with the real command, once per session, and read them back.
+
+`run` is a process of its own, as for a user. The commands that read a trace run in this process:
+the same code without 0.2 s of start for each of some hundred questions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from tracer.cli.main import main
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[1]
+APPS = ROOT / "tests" / "apps"
+COMMAND = Path(sys.executable).with_name("awaitscope")
+MULTIPLEX: dict[str, tuple[str, ...]] = {
+    "protocol": (),
+    "task": ("--reader", "task"),
+    "thread": ("--same-process",),
+}
+SHAPES = (
+    "accept",
+    "busy",
+    "cancelled",
+    "connect",
+    "event",
+    "future",
+    "lock",
+    "open_at_end",
+    "protocol_callback",
+    "queue",
+    "read_in_task",
+    "several_recvs",
+    "several_trips",
+    "shared_recv",
+    "task",
+    "thread",
+    "timer",
+    "unix",
+    "write_only",
+    "yield",
+)
+STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
+Row = dict[str, Any]
+
+
+@dataclass
+class Traced:
+    """A finished trace and what its program said about itself."""
+
+    folder: Path
+    truth: Row
+
+    def read(self, command: str, *args: str) -> Row:
+        """Return the JSON document of a command on this trace."""
+        done = CliRunner().invoke(main, [command, str(self.folder), *args, "--json"])
+        assert done.exit_code == 0, done.output
+        document: Row = json.loads(done.stdout)
+        return document
+
+    @cached_property
+    def info(self) -> Row:
+        """What was recorded, and what was lost."""
+        return self.read("info")
+
+    @cached_property
+    def tasks(self) -> list[Row]:
+        """The tasks in order of birth."""
+        return list(self.read("tasks")["rows"])
+
+    @cached_property
+    def awaits(self) -> list[Row]:
+        """The awaits in order of their start."""
+        return list(self.read("awaits")["rows"])
+
+    def query(self, sql: str) -> list[Row]:
+        """Return the rows of a query."""
+        return list(self.read("query", sql)["rows"])
+
+    def steps(self, await_id: int, trip: int | None = None) -> Row:
+        """Return the 13 steps of an await, of its last trip or of the given one."""
+        return self.read(
+            "steps", "--await", str(await_id), *(["--trip", str(trip)] if trip else [])
+        )
+
+    def legs(self, await_id: int) -> list[Row]:
+        """Return the cut points of an await's trips, in order."""
+        return self.query(f"SELECT * FROM leg WHERE await_id = {await_id} ORDER BY trip")
+
+    def one(self, table: str, row_id: int) -> Row:
+        """Return an event by its id."""
+        (row,) = self.query(f'SELECT * FROM "{table}" WHERE id = {row_id}')
+        return row
+
+    def task_id(self, name: str) -> int:
+        """Return the id of the only task of this name."""
+        (found,) = [row["task_id"] for row in self.tasks if row["task_name"] == name]
+        return int(found)
+
+    def awaits_at(self, app: str, text: str) -> list[Row]:
+        """Return the awaits whose `where` is a line of the app that contains `text`."""
+        lines = (APPS / app).read_text().splitlines()
+        places = {f"{APPS / app}:{n}" for n, line in enumerate(lines, 1) if text in line}
+        assert places
+        return [row for row in self.awaits if row["where"] in places]
+
+
+@dataclass
+class Tracings:
+    """The traces of this session: each program is recorded once per arguments and level."""
+
+    folder: Path
+    done: dict[tuple[object, ...], Traced] = field(default_factory=dict)
+
+    def __call__(
+        self, app: Path | str, *args: str, level: int = 3, also: tuple[int, ...] = ()
+    ) -> Traced:
+        """Return the trace of an app (a name in tests/apps, or a path) with these arguments."""
+        key = (str(app), args, level)
+        if key not in self.done:
+            self.done[key] = self._record(APPS / app, args, level, also)
+        return self.done[key]
+
+    def _record(
+        self, app: Path, args: tuple[str, ...], level: int, also: tuple[int, ...]
+    ) -> Traced:
+        out = self.folder / f"{len(self.done)}-{app.stem}.trace"
+        options = ["-o", str(out), "--level", str(level)]
+        options += [part for pid in also for part in ("--also", str(pid))]
+        command = [str(COMMAND), "run", *options, "--", sys.executable, str(app), *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return Traced(out, json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Tracings:
+    """Give the session's traces: call it with an app and its arguments."""
+    return Tracings(tmp_path_factory.mktemp("traces"))
+
+
+@pytest.fixture(scope="session")
+def pool(traced: Tracings) -> Traced:
+    """Give the trace of an asyncpg pool with both ends traced."""
+    pytest.importorskip("asyncpg")
+    with load_lab().private_postgres("lo") as lab:
+        return traced("pool.py", "--dsn", lab.dsn, also=(lab.postmaster_pid,))
+
+
+def load_lab() -> ModuleType:
+    """Load the demos' lab by its path, as the command does."""
+    spec = importlib.util.spec_from_file_location("lab", ROOT / "demos" / "lab.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lab"] = module
+    spec.loader.exec_module(module)
+    return module
