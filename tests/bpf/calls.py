@@ -1,7 +1,7 @@
-"""Make 997 of each system call that the probes record, and nothing else of their kind.
+"""Make a prime number of each system call that the probes record.
 
-Run with `-I`: no agent, no site. The last line of stdout is JSON: tgid, `pipe` (its two
-descriptors) and `counts` by name of the system call.
+The last line of stdout is JSON: tgid, `pipe` (its two descriptors) and `counts` by name of the
+system call. Python's own reads and writes are on other descriptors.
 """
 
 from __future__ import annotations

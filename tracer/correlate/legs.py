@@ -73,6 +73,13 @@ class _Cutter:
             self.run_sock(calls.run[sends], self.call["sock"][sends]), self.call["ts_ns"][sends]
         )
 
+    def self_pipe_write(self, tid: Ints, since: Ints) -> Ints:
+        """Return when a thread next wrote to an event loop's self-pipe, -1 if it did not."""
+        pipe = self.calls.self_pipe[self.events.sends]
+        rows = self.events.sends[pipe]
+        index = Index(self.call["tid"][rows], self.call["ts_ns"][rows])
+        return take(self.call["ts_ns"], take(rows, index.after(tid, since)))
+
     def run_sock(self, run: Ints, sock: Ints) -> Ints:
         """Return one number for (run, socket)."""
         return run * (len(self.socks) + 1) + np.searchsorted(self.socks, sock)
@@ -132,6 +139,7 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     t7 = np.where(in_task, t8, sus.wake[last])
     has_call = np.isin(by, (BY_RECV, BY_WRITE, BY_ACCEPT)) & (woken_call >= 0)
     t6 = np.where(has_call & ~in_task, take(call["ts_ns"], woken_call), t7)
+    t7 = np.where(by == BY_WRITE, t6, t7)
     t3, t4, rows, more = _arrival(c, first, last)
     bits |= more
 
@@ -221,11 +229,16 @@ def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str,
     )
     t4 = np.where(established >= 0, take(state["ts_ns"], established), t4)
     t3 = np.where(established >= 0, arrival_ns(state, established), t3)
-    # timer: the deadline; thread: when the worker called call_soon_threadsafe
+    # timer: the deadline; thread: the worker's write to the self-pipe
     set_ns = take(c.runs.wake, c.sus.waker[last])
+    written = c.self_pipe_write(take(c.runs.wake_tid, c.sus.waker[last]), set_ns)
+    set_ns = np.where((by == BY_THREAD) & (written > 0), written, set_ns)
     late = np.isin(by, (BY_TIMER, BY_THREAD)) & (set_ns > 0)
     t3, t4 = (np.where(late, set_ns, t) for t in (t3, t4))
     level = int(c.events.manifest["level"])
+    # the SYN-ACK found the socket locked by connect itself
+    locked = (by == BY_CONNECT) & (established >= 0) & (t3 == UNKNOWN) & (level >= 3)
+    bits[locked] |= reasons.bit("backlog")
     missing = is_recv & (rx_last < 0) & (established < 0)
     bits[missing] |= reasons.bit("not_recorded_at_this_level" if level < 2 else "no_packet_event")
     if level < 3:

@@ -138,5 +138,5 @@ def _callback_send_owner(
     own = events.sends[calls.task[events.sends] > 0]
     last = take(own, Index(call["sock"][own], call["ts_ns"][own]).before(sock, ts))
     stepped = Keys(sus.run).find(take(calls.run, last))
-    owner = np.where(drained >= 0, drained, following)
-    return np.where((owner < 0) & (stepped >= 0), -3 - stepped, owner)
+    left_over = np.where(drained >= 0, drained, np.where(following < 0, stepped, -1))
+    return np.where(left_over >= 0, -3 - left_over, following)

@@ -304,6 +304,8 @@ class _Explainer:
             proof.append(
                 {
                     "event": "sched_waking",
+                    "table": "off_cpu",
+                    "id": off.get("id"),
                     "ts_ns": self._waking(),
                     "tid": off.get("tid"),
                     "cpu": off.get("wake_cpu"),
