@@ -81,11 +81,9 @@ def receipts_of(
         np.where(by_step, take(of_run, calls.run[sends]), -1), call["ret"][sends], sus.count
     )
     later = sends[take(runs.callback, calls.run[sends]) >= 0]
-    owner = _callback_send_owner(events, calls, sus, wakes, later)
-    loose = owner == -1
-    mine = np.where(owner <= -3, -owner - 3, owner)
-    buffered = sum_by(np.where(owner <= -3, mine, -1), call["ret"][later], sus.count)
-    sent += sum_by(mine, call["ret"][later], sus.count)
+    owner, left_over = _callback_send_owner(events, calls, sus, wakes, later)
+    buffered = sum_by(np.where(left_over, owner, -1), call["ret"][later], sus.count)
+    sent += sum_by(owner, call["ret"][later], sus.count)
     orphan_sends = sends[
         (calls.run[sends] < 0) & (calls.task[sends] == 0) & np.isin(call["tid"][sends], loops)
     ]
@@ -96,23 +94,22 @@ def receipts_of(
         shared=shared,
         buffered=buffered,
         loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
-        loose_sends=later[loose],
+        loose_sends=later[owner < 0],
         lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], orphan_sends]),
     )
 
 
 def _claimed(sock: Ints, woke: Bools) -> Bools:
     """Say for each receive (sorted by socket, time) whether it or a later one woke somebody."""
-    claimed = np.zeros(len(sock), bool)
     if not len(sock):
-        return claimed
-    last_woken = np.full(len(sock), -1, np.int64)
+        return np.zeros(0, bool)
     ends = np.flatnonzero(np.append(sock[1:] != sock[:-1], True))
     starts = np.concatenate([[0], ends[:-1] + 1])
     places = np.where(woke, np.arange(len(sock)), -1)
     best = np.maximum.reduceat(places, starts)
     last_woken = np.repeat(best, ends - starts + 1)
-    return np.arange(len(sock)) <= last_woken
+    claimed: Bools = np.arange(len(sock)) <= last_woken
+    return claimed
 
 
 def _suspension_of_run(runs: Runs, sus: Suspensions) -> Ints:
@@ -123,8 +120,8 @@ def _suspension_of_run(runs: Runs, sus: Suspensions) -> Ints:
 
 def _callback_send_owner(
     events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, sends: Ints
-) -> Ints:
-    """Return the suspension that a callback's send belongs to, -1 none, -3 - n a buffered write."""
+) -> tuple[Ints, Bools]:
+    """Return the suspension that each callback's send belongs to, and which ones a task left."""
     call = events["syscall"]
     run, sock, ts = calls.run[sends], call["sock"][sends], call["ts_ns"][sends]
     writes = np.flatnonzero(wakes.by == BY_WRITE)
@@ -138,5 +135,5 @@ def _callback_send_owner(
     own = events.sends[calls.task[events.sends] > 0]
     last = take(own, Index(call["sock"][own], call["ts_ns"][own]).before(sock, ts))
     stepped = Keys(sus.run).find(take(calls.run, last))
-    left_over = np.where(drained >= 0, drained, np.where(following < 0, stepped, -1))
-    return np.where(left_over >= 0, -3 - left_over, following)
+    left = np.where(drained >= 0, drained, np.where(following < 0, stepped, -1))
+    return np.where(left >= 0, left, following), left >= 0

@@ -8,19 +8,34 @@ if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
 
-def insight(trace: Trace, row: Row, step4: Row, step9: Row) -> dict[str, Any]:
+def insight(
+    trace: Trace, row: Row, bounds: tuple[int | None, int | None], peer_path: tuple[int, int]
+) -> dict[str, Any]:
     """Return how long the process's threads were on a CPU between steps 4 and 9, and for whom.
+
+    Args:
+        trace: the trace.
+        row: the await.
+        bounds: end of step 4 (hand-over to the device) and start of step 9, ns.
+        peer_path: when the sender's own call ran the peer's receive path (loopback, veth): it
+            is the peer's work and not counted; (0, 0) if it did not.
 
     Returns:
         on_cpu_4_to_9_ns: sum over the process's threads; None where a bound is missing.
+        peer_path_ns: what was left out as the peer's work.
         window_ns: the time between the two steps.
         loop_did_meanwhile: task or callback, its runs in the window and their time (wall), ns.
 
     """
-    start, end = step4["start_ns"], step9["start_ns"]
+    start, end = bounds
     if start is None or end is None or end < start:
-        return {"on_cpu_4_to_9_ns": None, "window_ns": None, "loop_did_meanwhile": []}
-    start += step4["dur_ns"] or 0  # from the hand-over to the device on
+        return {
+            "on_cpu_4_to_9_ns": None,
+            "peer_path_ns": None,
+            "window_ns": None,
+            "loop_did_meanwhile": [],
+        }
+    peer_ns = max(0, min(end, peer_path[1]) - max(start, peer_path[0]))
     threads = trace.rows(
         "SELECT tid, min(ts_ns) AS born,"
         " max(CASE WHEN what = 3 THEN ts_ns ELSE 9223372036854775807 END) AS died"
@@ -43,7 +58,8 @@ def insight(trace: Trace, row: Row, step4: Row, step9: Row) -> dict[str, Any]:
         )[0]["ns"]
         on_cpu += max(0, hi - lo - off)
     return {
-        "on_cpu_4_to_9_ns": on_cpu,
+        "on_cpu_4_to_9_ns": max(0, on_cpu - peer_ns),
+        "peer_path_ns": peer_ns,
         "window_ns": max(0, end - start),
         "loop_did_meanwhile": _meanwhile(trace, row["tid"], start, end),
     }

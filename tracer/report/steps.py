@@ -59,7 +59,7 @@ _PROOF_KEYS = (
 _NOTES = {
     11: "asyncio reads the socket in a callback and only then puts the task on the ready queue:"
     " the coroutine runs (11) after the answer was read (12)",
-    4: "the peer's whole receive path ran inside the sender's call, before it returned",
+    3: "the peer's receive path ran inside our own send call (3): it is not counted as ours",
 }
 
 
@@ -102,8 +102,25 @@ class _Explainer:
             "steps": steps,
             "observed_order": order,
             "notes": self._notes(order),
-            "insight": insight(self.trace, self.row, by_number[4], by_number[9]),
+            "insight": insight(self.trace, self.row, self._window(by_number), self._peer_path()),
         }
+
+    @staticmethod
+    def _window(steps: dict[int, Any]) -> tuple[int | None, int | None]:
+        four = steps[4]
+        handed = four["start_ns"] + four["dur_ns"] if four["dur_ns"] is not None else None
+        return handed, steps[9]["start_ns"]
+
+    def _peer_path(self) -> tuple[int, int]:
+        """Return when our own send call ran the peer's receive path, (0, 0) if it did not.
+
+        Its end is the peer's readiness; what the softirq did after that was not recorded.
+        """
+        tx, there, sent = self._at("tx_id"), self.found["peer_rx_id"], self._end("last_send_id")
+        if tx is None or there is None or sent is None:
+            return 0, 0
+        inside = there["tid"] == self.row["tid"] and there["ts_ns"] <= sent
+        return (tx, int(there["ts_ns"])) if inside else (0, 0)
 
     def _step(self, step: Step) -> dict[str, Any]:
         complete = all(self.found[need] is not None for need in step.needs)
@@ -225,7 +242,12 @@ class _Explainer:
             return f"{step.title} ({_short(self.row['where'])})"
         if step.number in (2, 3) and send:
             name = syscalls.name_of(send["nr"])
-            return f"{step.title}: {name} fd {send['fd']}, {send['ret']} bytes"
+            began, ended = self._peer_path()
+            peer = (
+                f", {(ended - began) / 1e3:.1f} µs of it the peer's receive path" if ended else ""
+            )
+            about = f"{step.title}: {name} fd {send['fd']}, {send['ret']} bytes"
+            return about + (peer if step.number == 3 else "")
         if step.number == 6:
             return f"{step.title}{self._server_times()}"
         if step.number == 12 and call:
@@ -283,9 +305,8 @@ class _Explainer:
         notes = []
         if 11 in order and 12 in order and order.index(12) < order.index(11):
             notes.append(_NOTES[11])
-        ended, arrived = self._end("send_id"), self._arrived("peer_rx_id")
-        if ended is not None and arrived is not None and arrived < ended:
-            notes.append(_NOTES[4])
+        if self._peer_path() != (0, 0):
+            notes.append(_NOTES[3])
         used = {s["reason"] for s in (self._step(step) for step in STEPS) if s["reason"]}
         notes += [f"{code}: {reasons.REASONS[code]}" for code in reasons.REASONS if code in used]
         return notes
