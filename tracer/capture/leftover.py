@@ -37,6 +37,23 @@ def seed_records(threads: list[Thread]) -> bytes:
     )
 
 
+def gap_records(gaps: list[dict[str, int]]) -> bytes:
+    """Return a GAP record for each loss that was still untold when the recording ended."""
+    return b"".join(
+        _slot(
+            "gap",
+            {
+                "ts_ns": gap["first_ns"],
+                "end_ns": gap["last_ns"],
+                "cpu": gap["cpu"],
+                "lost_count": gap["count"],
+                "kinds": gap["kinds"],
+            },
+        )
+        for gap in gaps
+    )
+
+
 def open_records(threads: dict[int, Any], end_ns: int) -> bytes:
     """Return what had not finished at `end_ns`, each with FLAG_OPEN and a duration up to then.
 

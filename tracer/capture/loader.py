@@ -185,6 +185,16 @@ class Loader:
         count = load_header().constants["KIND_MAX"]
         return [[int(v) for v in table[ctypes.c_int(kind)]] for kind in range(count)]
 
+    def untold_gaps(self) -> list[dict[str, int]]:
+        """Return the losses that no GAP record told yet: cpu, first_ns, last_ns, count, kinds."""
+        states = self._bpf[b"gaps"][ctypes.c_int(0)]
+        names = ("first_ns", "last_ns", "count", "kinds")
+        return [
+            {"cpu": cpu, **{name: int(getattr(state, name)) for name in names}}
+            for cpu, state in enumerate(states)
+            if state.count
+        ]
+
     def open_threads(self) -> dict[int, Any]:
         """Return the state of all traced threads by tid: what is still running at the end."""
         return {int(key.value): leaf for key, leaf in self._bpf[b"threads"].items()}

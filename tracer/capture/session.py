@@ -19,7 +19,7 @@ import numpy as np
 
 from tracer import __version__, agent
 from tracer.capture import also
-from tracer.capture.leftover import open_records, seed_records
+from tracer.capture.leftover import gap_records, open_records, seed_records
 from tracer.capture.loader import Loader
 from tracer.capture.ring import KernelRing
 from tracer.capture.target import (
@@ -282,6 +282,7 @@ class _Session:
             os.close(fd)
             ring.close()
         write_all(self._raw, memoryview(open_records(self._loader.open_threads(), end_ns)))
+        write_all(self._raw, memoryview(gap_records(self._loader.untold_gaps())))
         os.close(self._raw)
         self._note_losses()
         usage = resource.getrusage(resource.RUSAGE_SELF)

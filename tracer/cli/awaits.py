@@ -16,27 +16,11 @@ from tracer.cli.output import (
     format_share,
     output_options,
 )
+from tracer.correlate.words import KINDS, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-STAGE_NAMES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
-KINDS = (
-    "socket",
-    "timer",
-    "task",
-    "future",
-    "lock",
-    "event",
-    "queue",
-    "thread",
-    "subprocess",
-    "signal",
-    "callback",
-    "yield",
-    "unknown",
-)
 
 
 def _short(value: str | None) -> str:
@@ -51,7 +35,7 @@ def await_columns() -> Sequence[Column]:
         Column("kind", "kind"),
         Column("where", "where", _short),
         Column("total_ns", "total", format_ns, right=True),
-        *(Column(f"stages.{n}_ns", n, format_ns, right=True) for n in STAGE_NAMES),
+        *(Column(f"stages.{n}_ns", n, format_ns, right=True) for n in STAGES),
         Column("sent_bytes", "sent", format_bytes, right=True),
         Column("recv_bytes", "received", format_bytes, right=True),
         Column("outcome", "outcome"),
@@ -64,7 +48,7 @@ def group_columns(by: str) -> Sequence[Column]:
         Column("group", by, _short if by == "where" else None),
         Column("count", "count", right=True),
         *(Column(f"total_ns.{q}", q, format_ns, right=True) for q in ("p50", "p95", "p99", "max")),
-        *(Column(f"stages.{n}", n, format_share, right=True) for n in STAGE_NAMES),
+        *(Column(f"stages.{n}", n, format_share, right=True) for n in STAGES),
     )
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.correlate import lag, reasons
-from tracer.correlate.index import Ints, sum_by, take
-from tracer.correlate.legs import STAGES, UNKNOWN
+from tracer.correlate.index import Index, Ints, sum_by, take
+from tracer.correlate.legs import UNKNOWN
 from tracer.correlate.wakes import (
     BY_CANCEL,
     BY_RECV,
@@ -20,6 +20,7 @@ from tracer.correlate.wakes import (
     FAILED,
     THROWN,
 )
+from tracer.correlate.words import LAG, STAGES
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
@@ -37,7 +38,6 @@ _ENDED = {
     BY_THREAD: "thread",
     BY_CANCEL: "cancel",
 }
-LAG = ("loop_busy_ns", "runq_ns", "throttled_ns", "gil_ns", "syscall_ns", "loop_ns")
 
 
 def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     }
     columns |= _stage_sums(legs, n)
     columns |= _lag_sums(p, legs, n)
-    lossy = _overlaps_loss(events, columns["start_ns"], columns["end_ns"])
+    lossy = _overlaps_loss(events, _since(p, columns["start_ns"]), columns["end_ns"])
     bits[lossy] |= reasons.bit("ring_full")
     columns["complete"] = ~lossy & ~is_open
     columns["reasons"] = bits
@@ -160,6 +160,25 @@ def _lag_sums(p: Picture, legs: Legs, n: int) -> dict[str, Ints]:
     sums = {name: sum_by(legs.group, part, n) for name, part in parts.items()}
     none = np.full(n, UNKNOWN, np.int64)
     return {name: sums.get(name, none) for name in LAG}
+
+
+def _since(p: Picture, start: Ints) -> Ints:
+    """Return from when on a row depends on records: its start, or its first byte if earlier.
+
+    A receive whose own wake was lost counts for the next one, and one that was lost itself leaves
+    a hole before the row's first byte: then the socket's last receive before the hole counts.
+    """
+    call, position = p.events["syscall"], p.streams.call_pos
+    reads = p.events.recvs
+    since = start.copy()
+    sus = np.flatnonzero(p.receipts.first_recv >= 0)
+    first = p.receipts.first_recv[sus]
+    index = Index(call["sock"][reads], call["ts_ns"][reads])
+    prior = take(reads, index.before(call["sock"][first], call["ts_ns"][first], strict=True))
+    whole = take(position, prior) + take(call["ret"], prior) == position[first]
+    earliest = np.where((prior >= 0) & ~whole, take(call["ts_ns"], prior), call["ts_ns"][first])
+    np.minimum.at(since, p.sus.group[sus], earliest)
+    return since
 
 
 def _overlaps_loss(events: Events, start: Ints, end: Ints) -> Any:  # noqa: ANN401

@@ -12,9 +12,10 @@ from tracer.correlate.awaits import await_columns, callback_columns
 from tracer.correlate.events import Events, Runs
 from tracer.correlate.evidence import add_evidence
 from tracer.correlate.index import Ints, sum_by
-from tracer.correlate.legs import STAGES, Legs, legs_of
+from tracer.correlate.legs import Legs, legs_of
 from tracer.correlate.picture import picture_of
 from tracer.correlate.tasks import task_rows
+from tracer.correlate.words import STAGES
 
 if TYPE_CHECKING:
     from pathlib import Path

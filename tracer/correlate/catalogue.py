@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracer.correlate.legs import STAGES
+from tracer.correlate.words import STAGES
 
 _CUTS = (
     "the step begins in which the task first suspended",

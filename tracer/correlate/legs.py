@@ -27,7 +27,6 @@ from tracer.correlate.wakes import (
 if TYPE_CHECKING:
     from tracer.correlate.picture import Picture
 
-STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
 UNKNOWN = -1
 # include/net/tcp_states.h
 ESTABLISHED, CLOSE_WAIT = 1, 8

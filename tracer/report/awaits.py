@@ -5,28 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.correlate import reasons
-from tracer.correlate.awaits import LAG
-from tracer.correlate.legs import STAGES
+from tracer.correlate.words import LAG, STAGES
 from tracer.errors import Usage
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
-KINDS = (
-    "socket",
-    "timer",
-    "task",
-    "future",
-    "lock",
-    "event",
-    "queue",
-    "thread",
-    "subprocess",
-    "signal",
-    "callback",
-    "yield",
-    "unknown",
-)
 GROUPS = {"where": '"where"', "coroutine": "coroutine", "task": "task_name"}
 
 
@@ -43,7 +27,7 @@ def await_rows(
     Args:
         trace: the trace.
         task: a task_id or a task name; Usage if the trace has none such.
-        kind: one of KINDS.
+        kind: one of words.KINDS.
         slowest: only so many, slowest first.
         await_id: only this one; Usage if the trace has none such.
 

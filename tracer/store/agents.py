@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Agents:
-    """All agents of a trace: `infos` for the manifest, records, strings, losses by table."""
+    """All agents of a trace: `infos` for the manifest, records, strings, counts by kind."""
 
     infos: list[dict[str, Any]] = field(default_factory=list)
     strings: list[tuple[int, int, str]] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
+    written: dict[str, int] = field(default_factory=dict)
     _parts: dict[str, list[decode.Columns]] = field(default_factory=dict)
 
     def columns(self, name: str) -> decode.Columns:
@@ -97,6 +98,9 @@ def _read_one(
     )
     for name, count in lost.items():
         agents.lost[name] = agents.lost.get(name, 0) + count
+    for name, rows in records.items():
+        agents.written[name] = agents.written.get(name, 0) + len(rows)
+    _place_untold_loss(records, sum(lost.values()))
     agents.strings += [
         (index, key, text) for key, text in decode.strings_of(records.get("string")).items()
     ]
@@ -116,6 +120,20 @@ def _read_one(
             serials = columns["task"].tolist()
             columns["name"] = np.array([names.get(t, "") for t in serials], dtype=object)
         agents.add(name, columns)
+
+
+def _place_untold_loss(records: dict[str, np.ndarray[Any, Any]], lost: int) -> None:
+    """Add a gap up to the end for losses after which the agent wrote nothing any more."""
+    gap = load_header().records["agent_gap"]
+    told = records.get("agent_gap", np.zeros(0, gap.dtype))
+    untold = lost - int(told["lost_count"].sum())
+    if untold <= 0:
+        return
+    row = np.zeros(1, gap.dtype)
+    row["kind"], row["lost_count"] = gap.kind, untold
+    row["ts_ns"] = max((int(r["ts_ns"].max()) for r in records.values()), default=0)
+    row["end_ns"] = np.iinfo(np.int64).max
+    records["agent_gap"] = np.concatenate([told, row])
 
 
 def _mapped(values: np.ndarray[Any, Any], mapping: dict[int, int]) -> np.ndarray[Any, Any]:

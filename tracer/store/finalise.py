@@ -31,16 +31,12 @@ def finalise(folder: TraceFolder) -> dict[str, Any]:
     cut = manifest["state"] == "recording"
     kernel = decode.kernel_records(folder.raw / KERNEL_RAW)
     connection = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
-    written = {}
     for name in KERNEL_TABLES:
-        columns = _kernel_columns(name, kernel)
-        write_table(connection, folder.table(name), name, columns)
-        written[name] = len(columns["id"])
+        write_table(connection, folder.table(name), name, _kernel_columns(name, kernel))
     agents = read_agents(folder, kernel.get("agent_thread"))
     for name in AGENT_TABLES:
-        columns = agents.columns(name)
-        write_table(connection, folder.table(name), name, columns)
-        written[name] = len(columns["id"])
+        write_table(connection, folder.table(name), name, agents.columns(name))
+    written = {name: len(rows) for name, rows in kernel.items()} | agents.written
     _write_strings(connection, folder.table("string"), agents.strings)
     connection.close()
     losses = _json_lines(folder.raw / LOSSES)
@@ -125,10 +121,10 @@ def _events(
     written: dict[str, int], losses: list[dict[str, Any]], agent_lost: dict[str, int]
 ) -> dict[str, dict[str, int]]:
     last = losses[-1]["lost"] if losses else []
-    records = load_header().records
     events = {}
-    for name, count in written.items():
-        kind = records[name].kind or 0
-        lost = sum(last[kind]) if name in KERNEL_TABLES and kind < len(last) else 0
-        events[name] = {"written": count, "lost": lost + agent_lost.get(name, 0)}
+    for name, record in load_header().records.items():
+        if record.kind is None:
+            continue
+        lost = sum(last[record.kind]) if record.kind < len(last) else agent_lost.get(name, 0)
+        events[name] = {"written": written.get(name, 0), "lost": lost}
     return events
