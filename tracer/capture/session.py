@@ -87,6 +87,16 @@ def record(options: Options, say: Callable[[str], None]) -> Recording:
     return _Session(options, say).run()
 
 
+def _agent_cache(user: User) -> Path | None:
+    """Return where the user's built agents are kept; None for a user without a home (nobody)."""
+    home = Path(user.home)
+    try:
+        own = home.stat().st_uid == user.uid
+    except OSError:
+        return None
+    return home / ".cache" / "awaitscope" if own else None
+
+
 class _Session:
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
         self._options = options
@@ -108,9 +118,9 @@ class _Session:
         if options.output:
             check_output_folder(options.output, force=options.force)
         find_command(options.command[0], env)  # before there is a folder to clean up
-        cache = Path(user.home if user.uid else "/root") / ".cache" / "awaitscope"
         python = agent.python_of(options.command, env)
         folder = self._make_folder(options, user)
+        cache = _agent_cache(user) or folder.live / "agent"
         with contextlib.ExitStack() as undo:  # until the command is released
             undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
             prebuilt = self._prebuild(python, cache) if python else None
