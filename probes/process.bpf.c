@@ -46,6 +46,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Is this the held target's exec? Says so only once. */
 static __always_inline int is_seed(u64 task)
 {
 	u32 zero = 0;
@@ -57,7 +58,10 @@ static __always_inline int is_seed(u64 task)
 	u64 upid = pid + O_PID_NUMBERS + (u64)level * O_UPID_SIZE;
 	if (RD(u32, upid, O_UPID_NR) != c->seed_tid)
 		return 0;
-	return RD(u32, RD(u64, upid, O_UPID_NS), O_PIDNS_INUM) == c->seed_pidns;
+	if (RD(u32, RD(u64, upid, O_UPID_NS), O_PIDNS_INUM) != c->seed_pidns)
+		return 0;
+	c->seed_tid = 0; /* once: the number may be given to another process later */
+	return 1;
 }
 
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
