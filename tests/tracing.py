@@ -6,7 +6,6 @@ the same code without 0.2 s of start for each of some hundred questions.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from tracer.cli.demo import load_script
 from tracer.cli.main import main
 
 if TYPE_CHECKING:
@@ -161,11 +161,5 @@ def pool(traced: Tracings) -> Traced:
 
 
 def load_lab() -> ModuleType:
-    """Load the demos' lab by its path, as the command does."""
-    spec = importlib.util.spec_from_file_location("lab", ROOT / "demos" / "lab.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lab"] = module
-    spec.loader.exec_module(module)
-    return module
+    """Load the demos' lab as the command does."""
+    return load_script(ROOT / "demos" / "lab.py")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tracer.cli.demo import load_script
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS = ROOT / "tests" / "apps"
@@ -58,24 +58,13 @@ def truth_of(name: str, *arguments: str) -> dict[str, Any]:
     return truth
 
 
-def load_lab() -> ModuleType:
-    """Load the demos' lab by path, as the command does."""
-    spec = importlib.util.spec_from_file_location("lab", ROOT / "demos" / "lab.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lab"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def dsn() -> Iterator[str]:
     """Yield the address of a private PostgreSQL on loopback."""
     pytest.importorskip("asyncpg")
     if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         pytest.skip("no PostgreSQL server: apt install postgresql")
-    with load_lab().private_postgres("lo") as lab:
+    with load_script(ROOT / "demos" / "lab.py").private_postgres("lo") as lab:
         yield lab.dsn
 
 
@@ -169,7 +158,7 @@ def test_lab_leaves_nothing_behind() -> None:
     """Leaving the lab with an error stops the server and removes its folder."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         pytest.skip("no PostgreSQL server: apt install postgresql")
-    lab = load_lab()
+    lab = load_script(ROOT / "demos" / "lab.py")
     seen: list[Path] = []
 
     def fail_inside() -> None:

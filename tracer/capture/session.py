@@ -30,7 +30,7 @@ from tracer.capture.target import (
     find_command,
     invoking_user,
 )
-from tracer.errors import CannotExecute, Prerequisite, TracerFailed
+from tracer.errors import Prerequisite, TracerFailed
 from tracer.events.header import load as load_header
 from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder, is_trace
 from tracer.store.ringfile import RingFile, write_all
@@ -38,7 +38,8 @@ from tracer.store.ringfile import RingFile, write_all
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_KIND_OFFSET = 8 + 14  # ring header, then ts_ns, tid, cpu: see the head in record.h
+_RING_HEADER = 8
+_KIND_OFFSET = _RING_HEADER + 14  # behind ts_ns, tid, cpu: see the head in record.h
 _SCAN_S = 0.1
 
 
@@ -121,7 +122,7 @@ class _Session:
         python = agent.python_of(options.command, env)
         folder = self._make_folder(options, user)
         cache = _agent_cache(user) or folder.live / "agent"
-        with contextlib.ExitStack() as undo:  # until the command is released
+        with contextlib.ExitStack() as undo:  # until the command runs
             undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
             prebuilt = self._prebuild(python, cache) if python else None
             env = agent.environment(env, folder.live, cache, options.agent_slots)
@@ -130,14 +131,15 @@ class _Session:
             self._loader = loader = Loader(options.level, options.ring_bytes)
             undo.callback(loader.close)
             self._arm(held, roots)
-            undo.pop_all()
-        manifest = self._manifest(held, prebuilt)
-        folder.write_manifest(manifest)
-        try:
+            undo.callback(self._ring.close)
+            manifest = self._manifest(held, prebuilt)
+            folder.write_manifest(manifest)
             armed = (time.monotonic_ns() - self._began_ns) / 1e9
             self._say(f"recording {' '.join(options.command)} (armed in {armed:.1f} s)")
             released_ns = time.monotonic_ns()
-            self._release(held)
+            held.release()  # a command that the kernel refuses leaves no trace
+            undo.pop_all()
+        try:
             code = self._loop(held)
             self._finish(manifest, released_ns)
         finally:
@@ -165,11 +167,8 @@ class _Session:
         if child == 0:
             reason: str | None = "build_failed: the builder ended early"
             with contextlib.suppress(Exception):
-                if self._user.dropped:
-                    os.initgroups(self._user.name, self._user.gid)
-                    os.setgid(self._user.gid)
-                    os.setuid(self._user.uid)
-                    os.environ["HOME"] = self._user.home
+                self._user.become()
+                os.environ["HOME"] = self._user.home
                 reason = agent.prebuild(python, cache)
             os.write(write, (reason or "").encode()[:4000])
             os._exit(0)
@@ -196,14 +195,6 @@ class _Session:
             ) from error
         self._folder, self._lock = folder, folder.lock()
         return folder
-
-    def _release(self, held: Target) -> None:
-        """Let the command run; a command that the kernel refuses leaves no trace."""
-        try:
-            held.release()
-        except CannotExecute:
-            shutil.rmtree(self._folder.path, ignore_errors=True)
-            raise
 
     def _seed(self, roots: list[int]) -> None:
         """Trace the --also trees; twice, for what was forked between look and entry."""
@@ -238,10 +229,11 @@ class _Session:
                 return None
 
     def _drain(self) -> None:
+        thread = load_header().records["thread"]
         slots = self._ring.take()
         while len(slots):
-            births = slots[slots[:, _KIND_OFFSET] == 1]
-            for tgid in {int.from_bytes(s[24:28].tobytes(), "little") for s in births}:
+            births = slots[slots[:, _KIND_OFFSET] == thread.kind, _RING_HEADER:]
+            for tgid in np.unique(np.ascontiguousarray(births).view(thread.dtype)["tgid"]).tolist():
                 self._note_process(tgid)
             write_all(self._raw, slots.data.cast("B"))
             self._ring.release(len(slots))

@@ -42,6 +42,13 @@ class User:
     shell: str
     dropped: bool
 
+    def become(self) -> None:
+        """Give up root for good in this process, if the user is another."""
+        if self.dropped:
+            os.initgroups(self.name, self.gid)
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+
 
 def invoking_user() -> User:
     """Return the user behind sudo, else the present one."""
@@ -110,9 +117,9 @@ class Target:
         path = find_command(argv[0], env)
         go_read, self._go = os.pipe2(os.O_CLOEXEC)
         self._error, error_write = os.pipe2(os.O_CLOEXEC)
+        self._user = user
         sys.stdout.flush()
         sys.stderr.flush()
-        self._drop = user if user.dropped else None
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         self.tid = os.fork()
         if self.tid == 0:
@@ -131,10 +138,7 @@ class Target:
                 if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGPIPE:
                     signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-            if self._drop:
-                os.initgroups(self._drop.name, self._drop.gid)
-                os.setgid(self._drop.gid)
-                os.setuid(self._drop.uid)
+            self._user.become()
             os.read(go_read, 1)  # b"" when the tracer died: go on without it
             os.execve(path, argv, env)  # noqa: S606 (a shell is what the user may run)
         except OSError as error:

@@ -96,7 +96,7 @@ def _record(chosen: Demo, options: dict[str, Any]) -> tuple[Trace, int]:
                     "the demo needs root: it traces, and makes a network namespace",
                     "sudo make demo",
                 )
-            lab_module = _load(demos_dir() / "lab.py")
+            lab_module = load_script(demos_dir() / "lab.py")
             say("starting a private PostgreSQL …")
             try:
                 lab = stack.enter_context(lab_module.private_postgres(options["link"]))
@@ -119,7 +119,7 @@ def _record(chosen: Demo, options: dict[str, Any]) -> tuple[Trace, int]:
         return trace, recording.exit_code()
 
 
-def _load(path: Path) -> ModuleType:
+def load_script(path: Path) -> ModuleType:
     """Import a demo's helper by its path: demos are no package."""
     spec = importlib.util.spec_from_file_location(f"awaitscope_demo_{path.stem}", path)
     if spec is None or spec.loader is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.correlate import lag, reasons
-from tracer.correlate.index import Index, Ints, sum_by, take
+from tracer.correlate.index import Index, Ints, Keys, sum_by, take
 from tracer.correlate.legs import UNKNOWN
 from tracer.correlate.wakes import (
     BY_CANCEL,
@@ -194,14 +194,8 @@ def _sockets_of_rows(p: Picture, n: int) -> dict[str, Any]:
     """Return the descriptors each row used (JSON list), its socket and the peer's address."""
     events, calls, sus, wakes, sockets = p.events, p.calls, p.sus, p.wakes, p.sockets
     call = events["syscall"]
-    of_run = np.full(int(sus.run.max(initial=-1)) + 1, -1, np.int64)
-    of_run[sus.run] = sus.group
-    moved = np.concatenate([events.sends, events.recvs])
-    moved = moved[~calls.self_pipe[moved]]
-    run = calls.run[moved]
-    inside = (run >= 0) & (run < len(of_run))
-    group = np.full(len(moved), -1, np.int64)
-    group[inside] = of_run[run[inside]]
+    moved = np.concatenate([calls.sends, calls.recvs])
+    group = take(sus.group, Keys(sus.run).find(calls.run[moved]))
     ended = np.flatnonzero(wakes.call >= 0)
     pairs = np.unique(
         np.stack(

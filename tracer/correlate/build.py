@@ -18,7 +18,6 @@ from tracer.correlate.tasks import task_rows
 from tracer.correlate.words import STAGES
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from tracer.store.layout import TraceFolder
 
@@ -47,9 +46,9 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
     await_of = np.empty(len(order), np.int64)
     await_of[order] = rows["await_id"]
     connection = duckdb.connect(config={"threads": 2})
-    _write(connection, folder.table("await"), rows)
-    _write(connection, folder.table("leg"), _leg_columns(legs, await_of, observed))
-    _write(connection, folder.table("task_total"), totals)
+    _write(connection, folder, "await", rows)
+    _write(connection, folder, "leg", _leg_columns(legs, await_of, observed))
+    _write(connection, folder, "task_total", totals)
     connection.close()
 
 
@@ -82,22 +81,23 @@ def _leg_columns(legs: Legs, await_of: Ints, observed: Ints) -> dict[str, Any]:
     return columns | legs.rows
 
 
-def _write(connection: duckdb.DuckDBPyConnection, path: Path, columns: dict[str, Any]) -> None:
+def _write(
+    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, name: str, columns: dict[str, Any]
+) -> None:
     """Write a table; UNKNOWN (-1) becomes NULL in columns that may be unknown."""
     source = columns  # noqa: F841 (DuckDB reads it by its name)
     always = {"by", "sock", "reasons", "sent_bytes", "recv_bytes", "fds", "total_ns"}
     parts = []
-    for name, value in columns.items():
-        if name == "fds":
-            parts.append(f'CAST(CAST("{name}" AS JSON) AS BIGINT[]) AS "{name}"')
+    for column, value in columns.items():
+        if column == "fds":
+            parts.append(f'CAST(CAST("{column}" AS JSON) AS BIGINT[]) AS "{column}"')
         elif value.dtype == object:
-            parts.append(f'CAST("{name}" AS VARCHAR) AS "{name}"')
-        elif value.dtype == bool or name in always:
-            parts.append(f'"{name}"')
+            parts.append(f'CAST("{column}" AS VARCHAR) AS "{column}"')
+        elif value.dtype == bool or column in always:
+            parts.append(f'"{column}"')
         else:
-            parts.append(f'NULLIF(CAST("{name}" AS BIGINT), -1) AS "{name}"')
-    target = str(path).replace("'", "''")
+            parts.append(f'NULLIF(CAST("{column}" AS BIGINT), -1) AS "{column}"')
     connection.execute(
-        f"COPY (SELECT {', '.join(parts)} FROM source) TO '{target}'"
+        f"COPY (SELECT {', '.join(parts)} FROM source) TO {folder.table_sql(name)}"
         " (FORMAT parquet, COMPRESSION zstd)"
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from tracer.correlate.anatomy import STEPS
 from tracer.correlate.index import Index, Ints, take
+from tracer.system import syscalls
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
@@ -23,12 +24,10 @@ def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
     asked = take(streams.call_pos, rows["send_id"])
     last = rows["last_send_id"]
     asked_end = np.where(last >= 0, take(streams.call_pos, last) + take(call["ret"], last) - 1, -1)
-    connect = np.isin(take(call["nr"], rows["send_id"]), [42])
+    connect = take(call["nr"], rows["send_id"]) == syscalls.NUMBER["connect"]
     asked, asked_end = (np.where(connect, -1, p) for p in (asked, asked_end))
     first_rx = rows["rx_first_id"]
-    answer = take(streams.rx_pos, first_rx)
-    # an answer that no rx row shows is still at the position of the receive that took it
-    answer = np.where(answer >= 0, np.maximum(answer, _first_position(streams, legs)), -1)
+    answer = np.where(first_rx >= 0, take(streams.call_pos, rows["first_recv_id"]), -1)
     rx = events["receive"]
     rows["rx_packet_id"] = np.where(take(rx["rx_age_ns"], first_rx, 0) > 0, first_rx, -1)
     rows["tx_id"] = streams.tx_at(out, asked)
@@ -45,7 +44,3 @@ def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
     for step in STEPS:
         observed += np.all([rows[need] >= 0 for need in step.needs], axis=0)
     return observed
-
-
-def _first_position(streams: Streams, legs: Legs) -> Ints:
-    return take(streams.call_pos, legs.rows["first_recv_id"])

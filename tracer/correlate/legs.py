@@ -65,8 +65,7 @@ class _Cutter:
         wait = events["epoll_wait"]
         self.wait_end = wait["ts_ns"] + wait["dur_ns"]
         self.waits = Index(wait["tid"], self.wait_end)
-        sends = events.sends[~calls.self_pipe[events.sends]]
-        self.sends = sends
+        self.sends = sends = calls.sends
         self.socks = np.unique(self.call["sock"])
         self.send_index = Index(
             self.run_sock(calls.run[sends], self.call["sock"][sends]), self.call["ts_ns"][sends]

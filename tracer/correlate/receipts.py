@@ -45,7 +45,7 @@ def receipts_of(
     """Distribute every receive and send."""
     call = events["syscall"]
     by_recv = np.flatnonzero(wakes.by == BY_RECV)
-    recvs = events.recvs[~calls.self_pipe[events.recvs]]
+    recvs = calls.recvs
     order = recvs[np.lexsort((call["ts_ns"][recvs], call["sock"][recvs]))]
     sock, size = call["sock"][order], call["ret"][order]
     woke = np.isin(order, wakes.call[by_recv])
@@ -67,18 +67,18 @@ def receipts_of(
     # receives after the last one that woke somebody on their socket
     claimed = _claimed(sock, woke)
     rest = order[~claimed]
-    of_run = _suspension_of_run(runs, sus)
-    own = take(of_run, calls.run[rest])
+    of_run = Keys(sus.run)
+    own = of_run.find(calls.run[rest])
     in_step = take(runs.step, calls.run[rest]) >= 0
     received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
     in_callback = take(runs.callback, calls.run[rest]) >= 0
     loops = np.unique(runs.tid)
     nobody = (calls.run[rest] < 0) & np.isin(call["tid"][rest], loops) & (calls.task[rest] == 0)
 
-    sends = events.sends[~calls.self_pipe[events.sends]]
+    sends = calls.sends
     by_step = take(runs.step, calls.run[sends]) >= 0
     sent = sum_by(
-        np.where(by_step, take(of_run, calls.run[sends]), -1), call["ret"][sends], sus.count
+        np.where(by_step, of_run.find(calls.run[sends]), -1), call["ret"][sends], sus.count
     )
     later = sends[take(runs.callback, calls.run[sends]) >= 0]
     owner, left_over = _callback_send_owner(events, calls, sus, wakes, later)
@@ -110,12 +110,6 @@ def _claimed(sock: Ints, woke: Bools) -> Bools:
     last_woken = np.repeat(best, ends - starts + 1)
     claimed: Bools = np.arange(len(sock)) <= last_woken
     return claimed
-
-
-def _suspension_of_run(runs: Runs, sus: Suspensions) -> Ints:
-    of_run = np.full(len(runs.begin), -1, np.int64)
-    of_run[sus.run] = np.arange(sus.count)
-    return of_run
 
 
 def _callback_send_owner(

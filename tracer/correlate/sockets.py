@@ -7,7 +7,7 @@ packet, the send call and the peer's receive call are found by the position of t
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,19 +68,12 @@ def _paired(found: dict[int, Socket]) -> dict[int, Socket]:
     for s in found.values():
         if s.proto == socket.IPPROTO_TCP and s.remote[1]:
             ends.setdefault((s.local, s.remote), []).append(s.sock)
-    return {
-        s.sock: Socket(
-            **{
-                **s.__dict__,
-                "peer": min(
-                    ends.get((s.remote, s.local), [0]), key=lambda p: abs(p - s.sock), default=0
-                )
-                if s.remote[1]
-                else 0,
-            }
-        )
-        for s in found.values()
-    }
+
+    def peer(s: Socket) -> int:
+        others = ends.get((s.remote, s.local), ()) if s.remote[1] else ()
+        return min(others, key=lambda other: abs(other - s.sock), default=0)
+
+    return {s.sock: replace(s, peer=peer(s)) for s in found.values()}
 
 
 class Streams:

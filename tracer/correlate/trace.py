@@ -29,11 +29,9 @@ class Trace:
         self.manifest = manifest
         self.connection = duckdb.connect(config={"threads": 2})
         for name in ALL_TABLES:
-            path = str(folder.table(name)).replace("'", "''")
+            view = f'CREATE VIEW "{name}" AS SELECT * FROM read_parquet({folder.table_sql(name)})'
             try:
-                self.connection.execute(
-                    f"CREATE VIEW \"{name}\" AS SELECT * FROM read_parquet('{path}')"
-                )
+                self.connection.execute(view)
             except duckdb.Error as error:
                 raise TraceUnreadable(
                     f"{folder.path}: the table {name} cannot be read: {str(error).splitlines()[0]}",

@@ -64,14 +64,18 @@ def leaf_kind(leaf: str) -> str:
 
 @dataclass
 class Calls:
-    """Every row of `syscall` with the run and the task that made it (-1, 0: none)."""
+    """Every row of `syscall` with the run and the task that made it (-1, 0: none).
+
+    `sends` and `recvs` are the rows that moved bytes on a socket other than a loop's self-pipe.
+    """
 
     run: Ints
     task: Ints
     agent: Ints
     tgid: Ints
     self_pipe: Bools
-    stamped: Bools
+    sends: Ints
+    recvs: Ints
 
 
 def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
@@ -103,7 +107,8 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
         agent=agent,
         tgid=tgid,
         self_pipe=pipe,
-        stamped=stamp > 0,
+        sends=events.sends[~pipe[events.sends]],
+        recvs=events.recvs[~pipe[events.recvs]],
     )
 
 
@@ -148,8 +153,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
     waker, wake = sus.waker, sus.wake
 
-    recvs = events.recvs[~calls.self_pipe[events.recvs]]
-    sends = events.sends[~calls.self_pipe[events.sends]]
+    recvs, sends = calls.recvs, calls.sends
     recv_index = Index(calls.run[recvs], call["ts_ns"][recvs])
     send_index = Index(calls.run[sends], call["ts_ns"][sends])
 

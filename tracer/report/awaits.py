@@ -48,14 +48,16 @@ def await_rows(
     )
     if not rows and await_id is not None:
         raise Usage(f"the trace has no await {await_id}", "see `awaitscope awaits`")
-    if not rows and task is not None and not _has_task(trace, task):
-        raise Usage(f"the trace has no task {task}", "see `awaitscope tasks`")
+    if not rows and task is not None:
+        require_task(trace, task)
     return [contract_row(row) for row in rows]
 
 
-def _has_task(trace: Trace, task: str) -> bool:
+def require_task(trace: Trace, task: str) -> None:
+    """Raise Usage if the trace has no task of this name or number."""
     sql = "SELECT 1 FROM task_total WHERE task_name = ? OR CAST(task_id AS VARCHAR) = ? LIMIT 1"
-    return bool(trace.rows(sql, task, task))
+    if not trace.rows(sql, task, task):
+        raise Usage(f"the trace has no task {task}", "see `awaitscope tasks`")
 
 
 def contract_row(row: Row) -> Row:

@@ -47,15 +47,7 @@ def insight(
         lo, hi = max(start, thread["born"]), min(end, thread["died"])
         if hi <= lo:
             continue
-        off = trace.rows(
-            "SELECT coalesce(sum(least(ts_ns + dur_ns, ?) - greatest(ts_ns, ?)), 0)::BIGINT AS ns"
-            " FROM off_cpu WHERE tid = ? AND ts_ns < ? AND ts_ns + dur_ns > ?",
-            hi,
-            lo,
-            thread["tid"],
-            hi,
-            lo,
-        )[0]["ns"]
+        off = off_cpu_ns(trace, thread["tid"], lo, hi)
         on_cpu += max(0, hi - lo - off)
     return {
         "on_cpu_4_to_9_ns": max(0, on_cpu - peer_ns),
@@ -63,6 +55,18 @@ def insight(
         "window_ns": max(0, end - start),
         "loop_did_meanwhile": _meanwhile(trace, row["tid"], start, end),
     }
+
+
+def off_cpu_ns(trace: Trace, tid: int, start: int, end: int) -> int:
+    """Return how long a thread was off the CPU between two moments, ns."""
+    rows = trace.rows(
+        "SELECT coalesce(sum(least(ts_ns + dur_ns, $3) - greatest(ts_ns, $2)), 0)::BIGINT AS ns"
+        " FROM off_cpu WHERE tid = $1 AND ts_ns < $3 AND ts_ns + dur_ns > $2",
+        tid,
+        start,
+        end,
+    )
+    return int(rows[0]["ns"])
 
 
 def _meanwhile(trace: Trace, tid: int, start: int, end: int) -> list[Row]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tracer.correlate import reasons
 from tracer.correlate.anatomy import STEPS, Step
 from tracer.errors import Usage
-from tracer.report.awaits import await_rows
-from tracer.report.insight import insight
+from tracer.report.awaits import await_rows, require_task
+from tracer.report.insight import insight, off_cpu_ns
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
@@ -67,12 +67,18 @@ def choose(trace: Trace, await_id: int | None, task: str | None) -> Row:
     """Return the await to explain: by id, or the slowest complete socket await (of a task)."""
     if await_id is not None:
         return await_rows(trace, await_id=await_id)[0]
-    rows = await_rows(trace, task=task, kind="socket", slowest=1 << 31)
-    with_send = [r for r in rows if r["complete"] and r["round_trips"]]
-    complete = with_send or [r for r in rows if r["complete"]] or rows
-    if not complete:
+    if task is not None:
+        require_task(trace, task)
+    found = trace.rows(
+        """SELECT await_id FROM "await" WHERE kind = 'socket'"""
+        " AND ($1 IS NULL OR task_name = $1 OR CAST(task_id AS VARCHAR) = $1)"
+        " ORDER BY (complete AND round_trips > 0) DESC, complete DESC, total_ns DESC, await_id"
+        " LIMIT 1",
+        task,
+    )
+    if not found:
         raise Usage("the trace has no await on a socket", "see `awaitscope awaits`")
-    return complete[0]
+    return await_rows(trace, await_id=found[0]["await_id"])[0]
 
 
 def steps_document(trace: Trace, row: Row, trip: int | None = None) -> dict[str, Any]:
@@ -101,7 +107,7 @@ class _Explainer:
             "await": self.row,
             "steps": steps,
             "observed_order": order,
-            "notes": self._notes(order),
+            "notes": self._notes(steps, order),
             "insight": insight(self.trace, self.row, self._window(by_number), self._peer_path()),
         }
 
@@ -260,15 +266,7 @@ class _Explainer:
         recv = self.found["peer_recv_id"]
         if recv is None or start is None or end is None:
             return ""
-        off = self.trace.rows(
-            "SELECT coalesce(sum(least(ts_ns + dur_ns, ?) - greatest(ts_ns, ?)), 0)::BIGINT AS ns"
-            " FROM off_cpu WHERE tid = ? AND ts_ns < ? AND ts_ns + dur_ns > ?",
-            end,
-            start,
-            recv["tid"],
-            end,
-            start,
-        )[0]["ns"]
+        off = off_cpu_ns(self.trace, recv["tid"], start, end)
         busy = max(0, end - start - off)
         return f" (on CPU {busy / 1e3:.0f} µs, waiting {off / 1e3:.0f} µs)"
 
@@ -290,24 +288,21 @@ class _Explainer:
     def _remark(self, number: int) -> str | None:
         rx = self.found["rx_first_id"]
         if number in (5, 7):
-            return "virtual_link" if self._virtual() else None
+            # the packet's own events at both ends were on this machine
+            return "virtual_link" if self.found["peer_rx_id"] is not None else None
         if number == 8 and rx is not None and not rx["irq_age_ns"]:
             return "no_irq_device"
         if number in (9, 10) and self.found["off_cpu_id"] is None:
             return "loop_was_running"
         return None
 
-    def _virtual(self) -> bool:
-        """Say whether the packet's own events at both ends were on this machine."""
-        return self.found["peer_rx_id"] is not None
-
-    def _notes(self, order: list[int]) -> list[str]:
+    def _notes(self, steps: list[dict[str, Any]], order: list[int]) -> list[str]:
         notes = []
         if 11 in order and 12 in order and order.index(12) < order.index(11):
             notes.append(_NOTES[11])
         if self._peer_path() != (0, 0):
             notes.append(_NOTES[3])
-        used = {s["reason"] for s in (self._step(step) for step in STEPS) if s["reason"]}
+        used = {step["reason"] for step in steps}
         notes += [f"{code}: {reasons.REASONS[code]}" for code in reasons.REASONS if code in used]
         return notes
 

@@ -32,12 +32,12 @@ def finalise(folder: TraceFolder) -> dict[str, Any]:
     kernel = decode.kernel_records(folder.raw / KERNEL_RAW)
     connection = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
     for name in KERNEL_TABLES:
-        write_table(connection, folder.table(name), name, _kernel_columns(name, kernel))
+        _write_table(connection, folder, name, _kernel_columns(name, kernel))
     agents = read_agents(folder, kernel.get("agent_thread"))
     for name in AGENT_TABLES:
-        write_table(connection, folder.table(name), name, agents.columns(name))
+        _write_table(connection, folder, name, agents.columns(name))
     written = {name: len(rows) for name, rows in kernel.items()} | agents.written
-    _write_strings(connection, folder.table("string"), agents.strings)
+    _write_strings(connection, folder, agents.strings)
     connection.close()
     losses = _json_lines(folder.raw / LOSSES)
     manifest.update(
@@ -75,8 +75,8 @@ def _kernel_columns(name: str, kernel: dict[str, Any]) -> decode.Columns:
     return columns
 
 
-def write_table(
-    connection: duckdb.DuckDBPyConnection, path: Path, name: str, columns: decode.Columns
+def _write_table(
+    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, name: str, columns: decode.Columns
 ) -> None:
     """Write one event table with exactly its catalogued columns and types."""
     source = columns  # noqa: F841 (DuckDB reads it by its name)
@@ -88,22 +88,20 @@ def write_table(
         for c in wanted
     )
     connection.execute(
-        f"COPY (SELECT {select} FROM source) TO '{_quoted(path)}'"
+        f"COPY (SELECT {select} FROM source) TO {folder.table_sql(name)}"
         " (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
     )
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
-
-
 def _write_strings(
-    connection: duckdb.DuckDBPyConnection, path: Path, strings: list[tuple[int, int, str]]
+    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, strings: list[tuple[int, int, str]]
 ) -> None:
     connection.execute("CREATE TABLE string (agent BIGINT, id BIGINT, text VARCHAR)")
     if strings:
         connection.executemany("INSERT INTO string VALUES (?, ?, ?)", strings)
-    connection.execute(f"COPY string TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)")
+    connection.execute(
+        f"COPY string TO {folder.table_sql('string')} (FORMAT parquet, COMPRESSION zstd)"
+    )
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

@@ -46,6 +46,10 @@ class TraceFolder:
         """Return the Parquet file of a table."""
         return self.path / f"{name}.parquet"
 
+    def table_sql(self, name: str) -> str:
+        """Return the Parquet file of a table as an SQL text literal."""
+        return "'" + str(self.table(name)).replace("'", "''") + "'"
+
     def create(self, uid: int, gid: int) -> None:
         """Make the folder and its parts, 0700, owned by the given user."""
         for folder in (self.path, self.raw, self.live):
