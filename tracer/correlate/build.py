@@ -18,7 +18,6 @@ from tracer.correlate.tasks import task_rows
 from tracer.correlate.words import STAGES
 
 if TYPE_CHECKING:
-
     from tracer.store.layout import TraceFolder
 
 TABLES = ("await", "leg", "task_total")
