@@ -44,7 +44,8 @@
 #define KIND_STRING 36
 #define KIND_AGENT_GAP 37
 #define KIND_TASK_NAME 38
-#define KIND_AGENT_MAX 39
+#define KIND_WORK 39
+#define KIND_AGENT_MAX 40
 
 /* ---- flags of the kernel head ---- */
 #define FLAG_SOFTIRQ 1        /* happened inside a NET_RX softirq */
@@ -398,10 +399,28 @@ struct ev_callback {
 	u64 end_ns;       /* end */
 	u64 wake_ns;      /* call_soon, or the deadline of a timer; 0 for a reader or writer (ready with the epoll_wait) */
 	u32 run;          /* serial of this run (shared with steps) */
-	u32 waker_run;    /* run during which call_soon was called, 0 none or another thread */
+	u32 waker_run;    /* run during which call_soon was called; from another thread the work it had just ended; 0 none */
 	u32 name_str;     /* string: qualified name of the callback */
 	u32 wake_tid;     /* thread that called call_soon, 0 unknown */
 	u64 spare2[2];    /* 0 */
+};
+
+/* A function that a loop gave to a pool of threads (run_in_executor, to_thread) ran in a worker. */
+struct ev_work {
+	u64 ts_ns;        /* the worker began it */
+	u32 tid;          /* worker thread */
+	u16 spare0;       /* 0 */
+	u8 kind;          /* KIND_WORK */
+	u8 flags;         /* 0 */
+	u64 end_ns;       /* it returned or raised */
+	u64 wake_ns;      /* run_in_executor was called */
+	u32 run;          /* serial of this run (shared with steps and callbacks) */
+	u32 waker_run;    /* run during which run_in_executor was called, 0 none */
+	u32 name_str;     /* string: qualified name of the function */
+	u32 wake_tid;     /* thread that called run_in_executor */
+	u32 task;         /* task that called it (ev_task.task), 0 none */
+	u32 spare1;       /* 0 */
+	u64 spare2;       /* 0 */
 };
 
 /* A piece of an interned string; pieces of one id follow each other. */

@@ -13,15 +13,31 @@ import asyncio
 import json
 import os
 
+import shapes_ends
+import shapes_groups
+import shapes_indirect
 import shapes_loop
 import shapes_reads
 import shapes_sockets
+import shapes_sync
+import shapes_workers
 from truth import WAITS
 
+MODULES = (
+    shapes_sockets,
+    shapes_reads,
+    shapes_indirect,
+    shapes_loop,
+    shapes_sync,
+    shapes_groups,
+    shapes_ends,
+    shapes_workers,
+)
 # `yield` is a keyword, so its function has another name.
 SHAPES = {
     shape.__name__.replace("yielding", "yield"): shape
-    for shape in (*shapes_sockets.SHAPES, *shapes_reads.SHAPES, *shapes_loop.SHAPES)
+    for module in MODULES
+    for shape in module.SHAPES
 }
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ def wait(what: str, **facts: Any) -> Iterator[dict[str, Any]]:
     except asyncio.CancelledError:
         row["outcome"] = "cancelled"
         raise
+    except Exception:
+        row["outcome"] = "exception"
+        raise
     finally:
         row["end_ns"] = time.monotonic_ns()
 
@@ -40,6 +43,13 @@ async def together(**tasks: Coroutine[Any, Any, Any]) -> None:
     async with asyncio.TaskGroup() as group:
         for name, coroutine in tasks.items():
             group.create_task(coroutine, name=name)
+
+
+async def one_by_one(*subjects: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run each subject as a task under its own name; return how many there were."""
+    for subject in subjects:
+        await together(**{subject.__name__: subject()})
+    return len(subjects)
 
 
 def peer(handler: Callable[[socket.socket], None], connections: int = 1) -> int:

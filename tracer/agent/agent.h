@@ -46,6 +46,7 @@ struct thread {
 	u32 tid;             /* as the process sees it */
 	u32 run;             /* serial of the run current on this thread, 0 none */
 	u32 task;            /* serial of the task current on this thread, 0 none */
+	u32 work;            /* serial of the work it just ended and told no loop of, 0 none */
 	PyObject *loop;      /* loop of the last run: compared, never followed */
 	struct eager *eager; /* innermost create_task call that may start its task eagerly */
 };
@@ -68,6 +69,8 @@ void thread_announce(struct thread *thread);
 struct code_info {
 	PyObject *key;      /* strong reference: the address stays taken */
 	bool library;       /* of the standard library or an installed package */
+	bool asyncio;       /* of asyncio itself */
+	bool primitive;     /* of asyncio's locks and queues, which other parts of it are built on */
 	u32 leaf;           /* string "file:qualname" */
 	u32 defined;        /* string "file:line" of the definition */
 	PyObject *qualname; /* strong reference to the coroutine's name that `name` was made of */
@@ -152,6 +155,11 @@ void loop_see(PyObject *loop, struct thread *thread);
 /* ---- hooks.c ---- */
 int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer_type,
 		  PyObject *report);
+int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
+u32 run_serial(void);
+
+/* ---- work.c ---- */
+void work_install(PyObject *loop_type);
 
 /* ---- differences between CPython versions ---- */
 static inline PyObject *new_ref(PyObject *object)

@@ -233,7 +233,9 @@ static void walk(struct walk *w, PyObject *from)
 		PyObject *next = awaited_by(at, kind);
 
 		if (info) {
-			w->leaf = info;
+			/* what is built on a lock or a queue is awaited, not what it is built on */
+			if (!w->leaf || !w->leaf->asyncio || !info->primitive)
+				w->leaf = info;
 			if (!info->library || !w->user) {
 				w->found |= !info->library;
 				w->depth = depth;

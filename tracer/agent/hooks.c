@@ -32,7 +32,7 @@ static u32 next_way, flying;
 static u32 runs;
 
 static PyObject *old_call_soon, *old_run, *report_exception;
-static PyTypeObject *timer_type;
+static PyTypeObject *handle_type, *timer_type;
 static Py_ssize_t callback_at, args_at, context_at, loop_at, when_at;
 
 static PyObject *slot(PyObject *object, Py_ssize_t offset)
@@ -125,9 +125,19 @@ static PyObject *call_soon_plain(PyObject *loop, PyObject *const *args, Py_ssize
 				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
+/* In a worker it tells the loop of the work that has just ended: its first call after it. */
+static u32 waker_run(struct thread *thread)
+{
+	u32 work = thread->work;
+
+	thread->work = 0;
+	return thread->run ? thread->run : work;
+}
+
 static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struct thread *thread)
 {
-	struct scheduled entry = {NULL, args[0], args[1], {now_ns(), thread->run, thread->tid}};
+	struct wake wake = {now_ns(), waker_run(thread), thread->tid};
+	struct scheduled entry = {NULL, args[0], args[1], wake};
 	struct scheduled *flight = thread->run ? NULL : take_off(&entry);
 	PyObject *handle = call_soon_plain(loop, args, 3);
 
@@ -160,7 +170,29 @@ static PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t n)
 	return call_soon_plain(loop, args, n);
 }
 
+/* ---- BaseEventLoop._add_callback_signalsafe(handle): a signal arrived ---- */
+
+static PyObject *old_add_signalsafe;
+
+static PyObject *add_signalsafe(PyObject *loop, PyObject *handle)
+{
+	if (ring_ready() && handle_type && PyObject_TypeCheck(handle, handle_type)) {
+		struct thread *thread = thread_self();
+		struct wake wake = {now_ns(), thread->run, thread->tid};
+		struct scheduled entry = {handle, slot(handle, callback_at),
+					  slot(handle, args_at), wake};
+
+		remember(&entry);
+	}
+	return PyObject_CallFunctionObjArgs(old_add_signalsafe, loop, handle, NULL);
+}
+
 /* ---- runs ---- */
+
+u32 run_serial(void)
+{
+	return ++runs;
+}
 
 static void publish(struct thread *thread, u32 run, u32 task)
 {
@@ -274,7 +306,7 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 		begin_callback(run, handle, callback, args);
 	if (run->wake.tid && run->wake.tid != run->thread->tid)
 		run->flags |= RUN_FROM_THREAD;
-	enter(run, ++runs, run->task ? run->task->serial : 0);
+	enter(run, run_serial(), run->task ? run->task->serial : 0);
 	run->begin_ns = now_ns();
 }
 
@@ -459,7 +491,7 @@ static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n
 	eager.serial = task_reserve();
 	eager.begin_ns = now_ns();
 	run.thread->eager = &eager;
-	enter(&run, ++runs, eager.serial);
+	enter(&run, run_serial(), eager.serial);
 	task = create_plain(loop, args, n, names);
 	run.thread->eager = eager.outer;
 	if (task && ring_ready())
@@ -485,6 +517,9 @@ static PyMethodDef create_task_def = {
 static PyMethodDef call_soon_def = {
 	"_call_soon", (PyCFunction)(void (*)(void))call_soon, METH_FASTCALL,
 	"_call_soon($self, callback, args, context)\n--\n\n"};
+static PyMethodDef add_signalsafe_def = {
+	"_add_callback_signalsafe", add_signalsafe, METH_O,
+	"_add_callback_signalsafe($self, handle)\n--\n\n"};
 static PyMethodDef run_def = {"_run", handle_run, METH_NOARGS, "_run($self)\n--\n\n"};
 
 static int slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
@@ -500,7 +535,8 @@ static int slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
 	return failed ? -1 : 0;
 }
 
-static int replace(PyObject *type, PyMethodDef *def, PyObject **old)
+/* Put a C method in the place of a Python one; -1 with an exception if it is not asyncio's. */
+int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old)
 {
 	PyObject *descriptor;
 	int result = -1;
@@ -518,28 +554,32 @@ static int replace(PyObject *type, PyMethodDef *def, PyObject **old)
 }
 
 /* Put the hooks in place; -1 with an exception, and nothing changed, if that cannot be done. */
-int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer, PyObject *helper)
+int hooks_install(PyObject *loop_type, PyObject *handle, PyObject *timer, PyObject *helper)
 {
-	if (slot_offset(handle_type, "_callback", &callback_at) ||
-	    slot_offset(handle_type, "_args", &args_at) ||
-	    slot_offset(handle_type, "_context", &context_at) ||
-	    slot_offset(handle_type, "_loop", &loop_at) || slot_offset(timer, "_when", &when_at))
+	if (slot_offset(handle, "_callback", &callback_at) ||
+	    slot_offset(handle, "_args", &args_at) ||
+	    slot_offset(handle, "_context", &context_at) ||
+	    slot_offset(handle, "_loop", &loop_at) || slot_offset(timer, "_when", &when_at))
 		return -1;
+	handle_type = (PyTypeObject *)new_ref(handle);
 	timer_type = (PyTypeObject *)new_ref(timer);
 	report_exception = new_ref(helper);
-	if (replace(handle_type, &run_def, &old_run))
+	if (hook_replace(handle, &run_def, &old_run))
 		return -1;
-	if (replace(loop_type, &call_soon_def, &old_call_soon)) {
+	if (hook_replace(loop_type, &call_soon_def, &old_call_soon)) {
 		PyObject *type, *value, *trace;
 
 		PyErr_Fetch(&type, &value, &trace);
-		PyObject_SetAttrString(handle_type, "_run", old_run);
+		PyObject_SetAttrString(handle, "_run", old_run);
 		PyErr_Restore(type, value, trace);
 		return -1;
 	}
 #if PY_VERSION_HEX >= 0x030C0000
-	if (replace(loop_type, &create_task_def, &old_create_task))
+	if (hook_replace(loop_type, &create_task_def, &old_create_task))
 		PyErr_Clear(); /* then eager first steps go unseen, nothing else */
 #endif
+	if (hook_replace(loop_type, &add_signalsafe_def, &old_add_signalsafe))
+		PyErr_Clear(); /* then it is not seen that a signal was the cause, nothing else */
+	work_install(loop_type);
 	return 0;
 }

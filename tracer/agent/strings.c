@@ -188,6 +188,18 @@ static bool is_library(const char *file)
 	return false;
 }
 
+/* Return the name of a file of asyncio, NULL if it is another file. */
+static const char *asyncio_part(const char *file)
+{
+	for (char **dir = library_dirs; *dir; dir++) {
+		size_t len = strlen(*dir);
+
+		if (!strncmp(file, *dir, len) && !strncmp(file + len, "/asyncio/", 9))
+			return file + len + 9;
+	}
+	return NULL;
+}
+
 /* Take the directories of the standard library; -1 with an exception if that fails. */
 int strings_start(PyObject *prefixes)
 {
@@ -216,13 +228,15 @@ static void fill_info(struct code_info *info, PyObject *key)
 	info->key = key;
 	if (PyCode_Check(key)) {
 		PyCodeObject *code = (PyCodeObject *)key;
-		const char *file = utf8(code->co_filename);
+		const char *file = utf8(code->co_filename), *part;
 #if PY_VERSION_HEX >= 0x030B0000
 		PyObject *name = code->co_qualname;
 #else
 		PyObject *name = code->co_name;
 #endif
 		info->library = is_library(file);
+		info->asyncio = (part = asyncio_part(file));
+		info->primitive = part && (!strcmp(part, "locks.py") || !strcmp(part, "queues.py"));
 		info->leaf = string_format("%s:%s", file, utf8(name));
 		info->defined = string_format("%s:%d", file, code->co_firstlineno);
 	} else {

@@ -9,9 +9,11 @@ import numpy as np
 from tracer.correlate import lag, reasons
 from tracer.correlate.index import Index, Ints, Keys, sum_by, take
 from tracer.correlate.legs import UNKNOWN
+from tracer.correlate.tasks import HOW_CANCELLED, HOW_FAILED
 from tracer.correlate.wakes import (
     BY_CANCEL,
     BY_RECV,
+    BY_SIGNAL,
     BY_TASK,
     BY_THREAD,
     BY_TIMER,
@@ -51,14 +53,15 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     bits = np.zeros(n, np.int64)
     np.bitwise_or.at(bits, legs.group, legs.reasons)
     is_open = sus.next_step[last] < 0
+    leaf = np.array(
+        events.texts(sus.agent[last], take(step["leaf_str"], sus.step[last], 0)), object
+    )
     columns: dict[str, Any] = {
         "task_id": sus.task[first],
         "where": np.array(
             events.texts(sus.agent[last], take(step["where_str"], sus.step[last], 0)), object
         ),
-        "leaf": np.array(
-            events.texts(sus.agent[last], take(step["leaf_str"], sus.step[last], 0)), object
-        ),
+        "leaf": leaf,
         "kind": _row_kinds(sus, wakes, n),
         "tgid": _tgids(events, sus.agent[first]),
         "tid": sus.tid[last],
@@ -71,9 +74,9 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
         "suspend_ns": sus.parked[first],
         "end_ns": sus.resume[last],
         "total_ns": sus.resume[last] - sus.begin[first],
-        "ended_by": np.array([_ENDED.get(b, "callback") for b in wakes.by[last].tolist()], object),
+        "ended_by": _ended_types(p, last),
         "ended_id": _ended_ids(p, last),
-        "outcome": _outcomes(sus, last, is_open),
+        "outcome": _outcomes(p, last, leaf, is_open),
         "attribution": np.full(n, "exact", object),
         "legs": np.bincount(legs.group, minlength=n).astype(np.int64) if n else first,
         "first_leg": first_leg,
@@ -109,19 +112,40 @@ def _ended_ids(p: Picture, last: Ints) -> Ints:
     For all else it is the row of the callback that made the task ready.
     """
     runs, wakes = p.runs, p.wakes
-    waker = p.sus.waker[last]
+    root = wakes.root[last]
     step = p.events["step"]
-    at = take(runs.step, waker)
-    task = p.tasks.find(take(runs.agent, waker, 0), take(step["task"], at, 0))
+    at = take(runs.step, root)
+    task = p.tasks.find(take(runs.agent, root, 0), take(step["task"], at, 0))
     by = wakes.by[last]
-    ids = np.where(np.isin(by, (BY_RECV, BY_WRITE)), wakes.call[last], take(runs.callback, waker))
+    back = np.where(by == BY_SIGNAL, wakes.link[last], root)
+    ids = np.where(np.isin(by, (BY_RECV, BY_WRITE)), wakes.call[last], take(runs.callback, back))
     ids = np.where(np.isin(by, (BY_TASK, BY_CANCEL)) & (task > 0), task, ids)
-    return np.where(by == BY_THREAD, take(runs.wake_tid, waker), ids)
+    return np.where(by == BY_THREAD, take(runs.wake_tid, root), ids)
 
 
-def _outcomes(sus: Suspensions, last: Ints, is_open: Any) -> Any:  # noqa: ANN401
-    flags = sus.next_flags[last]
+def _ended_types(p: Picture, last: Ints) -> Any:  # noqa: ANN401
+    """Return the contract's word for each row; `cancel` has a task for a canceller."""
+    by = p.wakes.by[last].copy()
+    step = take(p.runs.step, p.wakes.root[last])
+    by[(by == BY_CANCEL) & (step < 0)] = UNKNOWN
+    return np.array([_ENDED.get(b, "callback") for b in by.tolist()], object)
+
+
+def _outcomes(p: Picture, last: Ints, leaf: Any, is_open: Any) -> Any:  # noqa: ANN401
+    """Return how each await ended: what was thrown into the task, or the child's end told it."""
+    flags = p.sus.next_flags[last]
     outcome = np.full(len(last), "result", object)
+    # until 3.11 wait_for itself waits for a future without a result, then takes the child's
+    parts = np.array([text.rpartition("/asyncio/tasks.py:")[2] for text in leaf], object)
+    child = take(p.events["step"]["how"], take(p.runs.step, p.wakes.root[last]), 0)
+    child = np.where((p.wakes.by[last] == BY_TASK) & (p.wakes.link[last] >= 0), child, 0)
+    for part, how, word in (
+        ("wait_for", HOW_FAILED, "exception"),
+        ("wait_for", HOW_CANCELLED, "cancelled"),
+        ("_cancel_and_wait", HOW_FAILED, "exception"),
+        ("_cancel_and_wait", HOW_CANCELLED, "exception"),  # the timeout
+    ):
+        outcome[(parts == part) & (child == how)] = word
     outcome[flags & (THROWN | FAILED) != 0] = "exception"
     outcome[flags & CANCEL != 0] = "cancelled"
     outcome[is_open] = "open"

@@ -1,4 +1,4 @@
-"""Correlate a finalised trace: write the tables `await`, `leg` and `task_total`."""
+"""Correlate a finalised trace: write the tables `await`, `leg`, `task_total`, `work_total`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tracer.correlate.legs import Legs, legs_of
 from tracer.correlate.picture import picture_of
 from tracer.correlate.tasks import task_rows
 from tracer.correlate.words import STAGES
+from tracer.correlate.works import work_of_legs, work_rows
 
 if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
-TABLES = ("await", "leg", "task_total")
+TABLES = ("await", "leg", "task_total", "work_total")
 
 
 def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
@@ -30,6 +31,7 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
     runs, tasks = picture.runs, picture.tasks
     legs = legs_of(picture)
     observed = add_evidence(events, picture.streams, legs)
+    legs.rows["work_id"] = work_of_legs(picture, legs)
     rows = await_columns(picture, legs)
     loose = callback_columns(picture)
     rows = {key: np.concatenate([value, loose[key]]) for key, value in rows.items()}
@@ -48,6 +50,7 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
     _write(connection, folder, "await", rows)
     _write(connection, folder, "leg", _leg_columns(legs, await_of, observed))
     _write(connection, folder, "task_total", totals)
+    _write(connection, folder, "work_total", work_rows(picture, legs, await_of))
     connection.close()
 
 

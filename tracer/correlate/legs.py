@@ -19,10 +19,12 @@ from tracer.correlate.wakes import (
     BY_CONNECT,
     BY_NOTHING,
     BY_RECV,
+    BY_SIGNAL,
     BY_THREAD,
     BY_TIMER,
     BY_WRITE,
 )
+from tracer.system.syscalls import NUMBER
 
 if TYPE_CHECKING:
     from tracer.correlate.picture import Picture
@@ -78,6 +80,17 @@ class _Cutter:
         index = Index(self.call["tid"][rows], self.call["ts_ns"][rows])
         return take(self.call["ts_ns"], take(rows, index.after(tid, since)))
 
+    def signal_write(self, run: Ints, when: Ints) -> Ints:
+        """Return when the interpreter's signal handler last wrote to the self-pipe, -1 for never.
+
+        It calls write(2), in whichever thread the signal hit; asyncio itself calls send(2).
+        """
+        sends = self.events.sends
+        rows = sends[self.calls.self_pipe[sends] & (self.call["nr"][sends] == NUMBER["write"])]
+        index = Index(self.calls.agent[rows], self.call["ts_ns"][rows])
+        found = index.before(take(self.runs.agent, run), when)
+        return take(self.call["ts_ns"], take(rows, found))
+
     def run_sock(self, run: Ints, sock: Ints) -> Ints:
         """Return one number for (run, socket)."""
         return run * (len(self.socks) + 1) + np.searchsorted(self.socks, sock)
@@ -120,7 +133,6 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     by, sock = c.wakes.by[last], c.wakes.sock[last]
     n = len(first)
     bits = np.zeros(n, np.int64)
-    waker = sus.waker[last]
     woken_call = c.wakes.call[last]
     send, last_send = c.first_send(sus.run[first], sock), c.last_send(sus.run[first], sock)
     is_connect = by == BY_CONNECT
@@ -142,15 +154,17 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     bits |= more
 
     polled = np.isin(
-        by, (BY_RECV, BY_WRITE, BY_ACCEPT, BY_CONNECT, BY_TIMER, BY_THREAD, BY_CALLBACK)
+        by,
+        (BY_RECV, BY_WRITE, BY_ACCEPT, BY_CONNECT, BY_TIMER, BY_THREAD, BY_SIGNAL, BY_CALLBACK),
     )
-    # the callback that began it all: behind a reader task where there is one
-    root = np.where(c.wakes.hop[last], take(runs.waker, waker), waker)
+    root, link = c.wakes.began[last], c.wakes.link[last]
     began = np.where(root >= 0, take(runs.begin, root), t6)
     wait = c.waits.before(sus.tid[last], np.minimum(began, t6))
     t5 = np.where(polled & (wait >= 0), take(c.wait_end, wait), UNKNOWN)
+    # another step was the cause; what it put on the ready queue made the task ready in its turn
     instant = ~polled & (by != BY_NOTHING)
-    t3, t4, t5 = (np.where(instant, t7, t) for t in (t3, t4, t5))
+    t3, t4, t5 = (np.where(instant, c.wakes.root_ns[last], t) for t in (t3, t4, t5))
+    t6 = np.where(instant & (link >= 0), take(runs.begin, link), t6)
     is_open = by == BY_NOTHING
     cuts = [t0, t1, t2] + [np.where(is_open, UNKNOWN, t) for t in (t3, t4, t5, t6, t7)] + [t8]
     early = np.zeros(n, bool)
@@ -170,7 +184,7 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
         "call_id": woken_call,
         "epoll_id": np.where(polled, wait, -1),
         "callback_id": take(runs.callback, root),
-        "waker_step_id": take(runs.step, waker),
+        "waker_step_id": take(runs.step, c.wakes.root[last]),
     }
     return Legs(
         group=sus.group[first],
@@ -227,11 +241,14 @@ def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str,
     )
     t4 = np.where(established >= 0, take(state["ts_ns"], established), t4)
     t3 = np.where(established >= 0, arrival_ns(state, established), t3)
-    # timer: the deadline; thread: the worker's write to the self-pipe
-    set_ns = take(c.runs.wake, c.sus.waker[last])
-    written = c.self_pipe_write(take(c.runs.wake_tid, c.sus.waker[last]), set_ns)
+    # timer: the deadline; thread and signal handler: their write to the self-pipe
+    cause = c.wakes.root[last]
+    set_ns = take(c.runs.wake, cause)
+    written = c.self_pipe_write(take(c.runs.wake_tid, cause), set_ns)
     set_ns = np.where((by == BY_THREAD) & (written > 0), written, set_ns)
-    late = np.isin(by, (BY_TIMER, BY_THREAD)) & (set_ns > 0)
+    is_signal = by == BY_SIGNAL
+    set_ns[is_signal] = c.signal_write(cause[is_signal], c.wakes.root_ns[last][is_signal])
+    late = np.isin(by, (BY_TIMER, BY_THREAD, BY_SIGNAL)) & (set_ns > 0)
     t3, t4 = (np.where(late, set_ns, t) for t in (t3, t4))
     level = int(c.events.manifest["level"])
     # the SYN-ACK found the socket locked by connect itself

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
 
 HOW_FUTURE, HOW_TASK, HOW_GATHER, HOW_YIELD = 1, 2, 3, 4
+HOW_FAILED, HOW_CANCELLED = 6, 7
 
 
 class Tasks:

@@ -1,7 +1,9 @@
 """Which call, on which socket, in which run, ended each suspension.
 
 Rule: a receive belongs to the tasks that were woken, in the same callback, after it; through a
-reader task, one hop further. "The last sender on the descriptor" is not used.
+reader task, one hop further. What call_soon puts between the cause and the task (the done callbacks
+behind gather, TaskGroup, shield, wait_for) is passed through. "The last sender on the descriptor"
+is not used.
 """
 
 from __future__ import annotations
@@ -12,7 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.index import Bools, Index, Ints, take
-from tracer.correlate.tasks import HOW_FUTURE, HOW_GATHER, HOW_TASK, HOW_YIELD, Suspensions, Tasks
+from tracer.correlate.tasks import (
+    HOW_CANCELLED,
+    HOW_FUTURE,
+    HOW_GATHER,
+    HOW_TASK,
+    HOW_YIELD,
+    Suspensions,
+    Tasks,
+)
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
@@ -33,7 +43,10 @@ EINPROGRESS = -115
     BY_CONNECT,
     BY_ACCEPT,
     BY_NOTHING,
-) = range(10)
+    BY_SIGNAL,
+) = range(11)
+# callbacks of callbacks and cancelled tasks of cancelled tasks that are followed to a cause
+_MAX_LINKS = 32
 
 # what was awaited, by the innermost function of the chain (CPython's Lib/asyncio)
 _LEAF_KINDS = (
@@ -51,6 +64,7 @@ _LEAF_KINDS = (
     ("/asyncio/selector_events.py:BaseSelectorEventLoop.sock_", "socket"),
 )
 GENERIC = ("future", "socket")
+_WRAPPING = (*GENERIC, "task")
 
 
 def leaf_kind(leaf: str) -> str:
@@ -128,16 +142,21 @@ def _containing(runs: Runs, tid: Ints, ts: Ints) -> Ints:
 class Wakes:
     """How each suspension ended.
 
-    `call` is the row of `syscall` that ended it (-1: none), `call_run` the run it was made in,
-    `sock` its socket; `hop` where it was found behind a reader task; `in_task` where the woken
-    task itself made it.
+    `root` is the run that caused it, `link` the run by which that came to the task: what `root`
+    put on the ready queue, at `root_ns` (-1: the task itself). `began` is the callback in which
+    it all began: `root`, or the one behind a reader task. `call` is the row of `syscall` that
+    ended it (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the
+    woken task itself made it.
     """
 
     by: Ints
+    root: Ints
+    root_ns: Ints
+    link: Ints
+    began: Ints
     call: Ints
     call_run: Ints
     sock: Ints
-    hop: Bools
     in_task: Bools
     kind: list[str]
 
@@ -150,10 +169,15 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     leafs = events.texts(sus.agent, take(step["leaf_str"], sus.step, 0))
     cache: dict[str, str] = {}
     leaf = [cache.get(t) or cache.setdefault(t, leaf_kind(t)) for t in leafs]
-    generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
-    waker, wake = sus.waker, sus.wake
-
     recvs, sends = calls.recvs, calls.sends
+    chain = _Chain(events, runs, calls)
+    waker, wake, link = chain.root(sus)
+    over = _over(events, runs, waker)
+    generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
+    # a reader task's future, awaited through wait_for, shield or gather; not the task itself
+    generic = np.where(
+        link >= 0, ~over & (generic | np.array([k in _WRAPPING for k in leaf], bool)), generic
+    )
     recv_index = Index(calls.run[recvs], call["ts_ns"][recvs])
     send_index = Index(calls.run[sends], call["ts_ns"][sends])
 
@@ -163,22 +187,24 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     by_callback = (waker >= 0) & (take(runs.callback, waker) >= 0)
     direct = last_in(recv_index, recvs, waker, wake)
     direct = np.where(by_callback | generic, direct, -1)
-    behind = take(runs.waker, waker)
-    hopped = last_in(recv_index, recvs, behind, take(runs.wake, waker))
+    behind, behind_ns, _ = chain.follow(
+        take(runs.waker, waker), take(runs.wake, waker), np.zeros(sus.count, bool)
+    )
+    hopped = last_in(recv_index, recvs, behind, behind_ns)
     reader = generic & ~by_callback & (waker >= 0) & (direct < 0)
     hop = reader & (hopped >= 0) & (take(runs.callback, behind) >= 0)
     received = np.where(hop, hopped, direct)
     # a task that awaits a lock or a queue waits for its owner, whoever woke that one
     primitive = ~generic & np.isin(np.array(leaf, object), ["lock", "event", "queue"])
     received = np.where(primitive & ~by_callback, -1, received)
-    written = np.where(by_callback, last_in(send_index, sends, waker, wake), -1)
+    flags_w = take(runs.flags, waker, 0)
+    from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
+    written = np.where(from_reader, last_in(send_index, sends, waker, wake), -1)
 
     is_connect = call["nr"] == syscalls.NUMBER["connect"]
-    connects = np.flatnonzero(
-        is_connect & (call["sock"] > 0) & np.isin(call["ret"], (EINPROGRESS, 0))
-    )
+    connects = np.flatnonzero(is_connect & (call["sock"] > 0) & (call["ret"] == EINPROGRESS))
     connected = np.where(
-        by_callback,
+        from_reader,
         take(
             connects,
             Index(calls.run[connects], call["ts_ns"][connects]).before(sus.run, sus.parked),
@@ -201,8 +227,6 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     own_first = (own_sends < 0) | (
         take(call["ts_ns"], own) < take(call["ts_ns"], own_sends, 1 << 62)
     )
-    flags_w = take(runs.flags, waker, 0)
-    from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
     in_task = from_reader & (own >= 0) & own_first & (received < 0) & (accepted < 0)
 
     by = np.full(sus.count, BY_CALLBACK, np.int64)
@@ -217,39 +241,115 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     choose(by_callback & (flags_w & FROM_THREAD != 0), BY_THREAD)
     choose(by_callback & (flags_w & TIMER != 0), BY_TIMER)
     choose((connected >= 0) & (received < 0), BY_CONNECT, connected)
-    choose((written >= 0) & (received < 0) & (connected < 0), BY_WRITE, written)
+    choose((written >= 0) & (received < 0), BY_WRITE, written)
     choose(accepted >= 0, BY_ACCEPT, accepted)
     choose(in_task, BY_RECV, own)
     choose(received >= 0, BY_RECV, received)
-    choose(sus.next_flags & CANCEL != 0, BY_CANCEL, np.full(sus.count, -1, np.int64))
-    choose(sus.next_step < 0, BY_NOTHING, np.full(sus.count, -1, np.int64))
+    choose(chain.signalled(waker, wake, link) & (received < 0), BY_SIGNAL)
+    none = np.full(sus.count, -1, np.int64)
+    cancelled = sus.next_flags & CANCEL != 0
+    choose(cancelled & (flags_w & TIMER == 0), BY_CANCEL, none)
+    choose(cancelled & (flags_w & TIMER != 0), BY_TIMER, none)
+    choose(sus.next_step < 0, BY_NOTHING, none)
+    # shield's own future is a plain one to the agent
+    names = events.texts(
+        sus.agent, take(events["callback"]["name_str"], take(runs.callback, link), 0)
+    )
+    shielded = (by == BY_TASK) & over & np.array([n.startswith("shield.") for n in names], bool)
 
-    call_run = take(calls.run, chosen)
-    kinds = _kinds(by, sus, leaf)
     return Wakes(
         by=by,
+        root=waker,
+        root_ns=wake,
+        link=link,
+        began=np.where(hop & (by == BY_RECV), behind, waker),
         call=chosen,
-        call_run=call_run,
+        call_run=take(calls.run, chosen),
         sock=take(call["sock"], chosen, 0),
-        hop=hop & (by == BY_RECV),
         in_task=in_task & (by == BY_RECV) & (received < 0),
-        kind=kinds,
+        kind=_kinds(by, sus, leaf, shielded),
     )
 
 
-def _kinds(by: Ints, sus: Suspensions, leaf: list[str]) -> list[str]:
+def _over(events: Events, runs: Runs, run: Ints) -> Bools:
+    """Say which runs are the last step of their task."""
+    over: Bools = take(events["step"]["how"], take(runs.step, run), 0) > HOW_YIELD
+    return over
+
+
+class _Chain:
+    """Follow what made a task ready to its cause."""
+
+    def __init__(self, events: Events, runs: Runs, calls: Calls) -> None:
+        call, step = events["syscall"], events["step"]
+        self._runs = runs
+        recvs = calls.recvs
+        self._recvs = Index(calls.run[recvs], call["ts_ns"][recvs])
+        pipes = events.recvs[calls.self_pipe[events.recvs]]
+        self._pipes = Index(calls.run[pipes], call["ts_ns"][pipes])
+        is_step = runs.step >= 0
+        self._task = np.where(
+            is_step,
+            take(runs.agent, np.arange(len(is_step))) << 32 | take(step["task"], runs.step),
+            -1,
+        )
+        self._cancelled = (
+            is_step & (take(step["how"], runs.step) == HOW_CANCELLED) & (runs.flags & CANCEL != 0)
+        )
+
+    def follow(self, run: Ints, when: Ints, cancelled: Bools) -> tuple[Ints, Ints, Ints]:
+        """Return the cause, when it acted, and what it put on the ready queue (-1: the task).
+
+        A callback that call_soon scheduled is passed through unless it received something itself;
+        so is, on the way of a cancellation, the end of a cancelled task.
+        """
+        runs, link = self._runs, np.full(len(run), -1, np.int64)
+        for _ in range(_MAX_LINKS):
+            passed = take(runs.callback, run) >= 0
+            passed &= self._recvs.before(run, when) < 0
+            passed |= cancelled & take(self._cancelled, run, 0).astype(bool)
+            passed &= (run >= 0) & (take(runs.waker, run) >= 0)
+            if not passed.any():
+                break
+            link = np.where(passed, run, link)
+            when = np.where(passed, take(runs.wake, run), when)
+            run = np.where(passed, take(runs.waker, run), run)
+        return run, when, link
+
+    def root(self, sus: Suspensions) -> tuple[Ints, Ints, Ints]:
+        """Follow each suspension; a task that woke itself through a callback is no cause."""
+        cancelled = sus.next_flags & CANCEL != 0
+        run, when, link = self.follow(sus.waker, sus.wake, cancelled)
+        own = (link >= 0) & (take(self._task, run) == take(self._task, sus.run))
+        return (
+            np.where(own, sus.waker, run),
+            np.where(own, sus.wake, when),
+            np.where(own, -1, link),
+        )
+
+    def signalled(self, root: Ints, when: Ints, link: Ints) -> Bools:
+        """Say where a signal handler's callback was scheduled: by the self-pipe's reader."""
+        found: Bools = (link >= 0) & (self._pipes.before(root, when) >= 0)
+        return found
+
+
+def _kinds(by: Ints, sus: Suspensions, leaf: list[str], shielded: Bools) -> list[str]:
     """Return each suspension's kind: by evidence, else by what was awaited."""
     kinds = []
-    for how, b, named in zip(sus.how.tolist(), by.tolist(), leaf, strict=True):
+    for how, b, named, behind_shield in zip(
+        sus.how.tolist(), by.tolist(), leaf, shielded.tolist(), strict=True
+    ):
         if b in (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT):
             kind = "socket"
+        elif b == BY_SIGNAL:
+            kind = "signal"
         elif how == HOW_YIELD:
             kind = "yield"
         elif named in ("lock", "event", "queue", "timer", "subprocess"):
             kind = named
         elif b == BY_THREAD:
             kind = "thread"
-        elif how in (HOW_TASK, HOW_GATHER):
+        elif how in (HOW_TASK, HOW_GATHER) or behind_shield:
             kind = "task"
         else:
             kind = named

@@ -27,7 +27,7 @@ KERNEL_TABLES = (
     "gap",
     "agent_thread",
 )
-AGENT_TABLES = ("loop", "task", "step", "callback", "agent_gap")
+AGENT_TABLES = ("loop", "task", "step", "callback", "work", "agent_gap")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tracer.correlate import reasons
 from tracer.correlate.words import LAG, STAGES
 from tracer.errors import Usage
+from tracer.system.syscalls import name_of
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
@@ -50,7 +51,29 @@ def await_rows(
         raise Usage(f"the trace has no await {await_id}", "see `awaitscope awaits`")
     if not rows and task is not None:
         require_task(trace, task)
-    return [contract_row(row) for row in rows]
+    works = _works(trace, [row["await_id"] for row in rows if row["ended_by"] == "thread"])
+    return [contract_row(row) | {"thread": works.get(row["await_id"])} for row in rows]
+
+
+def _works(trace: Trace, await_ids: list[int]) -> dict[int, Row]:
+    """Return what a pool's thread did for each of these awaits, its system calls summed by name."""
+    if not await_ids:
+        return {}
+    works = trace.rows("SELECT * FROM work_total WHERE list_contains(?, await_id)", await_ids)
+    calls = trace.rows(
+        "SELECT work_id, nr, count(*) AS count, sum(dur_ns)::BIGINT AS dur_ns"
+        " FROM work_total AS work JOIN syscall AS call ON call.tid = work.tid"
+        " AND call.ts_ns BETWEEN work.begin_ns AND work.end_ns"
+        " WHERE list_contains(?, await_id) GROUP BY ALL ORDER BY dur_ns DESC, nr",
+        await_ids,
+    )
+    for work in works:
+        work["syscalls"] = [
+            {"name": name_of(call["nr"]), "count": call["count"], "dur_ns": call["dur_ns"]}
+            for call in calls
+            if call["work_id"] == work["work_id"]
+        ]
+    return {work.pop("await_id"): work for work in works}
 
 
 def require_task(trace: Trace, task: str) -> None:

@@ -1,0 +1,111 @@
+"""The shapes of an await that ends badly: an exception, a timeout, a cancellation.
+
+`by` is the type of `ended_by` (`task` if there is none), `woken_by` the task that it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from truth import one_by_one, wait
+
+SHORT_S = 0.004
+
+
+async def failing(seconds: float) -> None:
+    """Raise after a while."""
+    await asyncio.sleep(seconds)
+    raise ZeroDivisionError
+
+
+async def failed_task() -> None:
+    """Await a task that raises."""
+    task = asyncio.create_task(failing(SHORT_S), name="failing")
+    with contextlib.suppress(ZeroDivisionError), wait("task", woken_by="failing"):
+        await task
+
+
+async def failed_gather() -> None:
+    """Gather a task that raises."""
+    task = asyncio.create_task(failing(SHORT_S), name="failing_member")
+    with contextlib.suppress(ZeroDivisionError), wait("gather", woken_by="failing_member"):
+        await asyncio.gather(task)
+
+
+async def failed_future() -> None:
+    """Await a future that gets an exception."""
+    future = asyncio.get_running_loop().create_future()
+
+    async def setter() -> None:
+        await asyncio.sleep(SHORT_S)
+        future.set_exception(ZeroDivisionError())
+
+    task = asyncio.create_task(setter(), name="failing_setter")
+    with contextlib.suppress(ZeroDivisionError), wait("future", woken_by="failing_setter"):
+        await future
+    await task
+
+
+async def timed_out() -> None:
+    """Let a timeout cancel an await."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SHORT_S):
+            with wait("timeout", by="timer"):
+                await asyncio.Event().wait()
+
+
+async def wait_for_timed_out() -> None:
+    """Let wait_for run into its timeout."""
+    with contextlib.suppress(TimeoutError), wait("wait_for"):
+        await asyncio.wait_for(asyncio.Event().wait(), SHORT_S)
+
+
+async def cancelled_through() -> None:
+    """Await a child while another task cancels this one: the child's end brings it."""
+    inner = asyncio.create_task(asyncio.sleep(5), name="cancelled_child")
+    waiter = asyncio.current_task()
+    assert waiter
+
+    async def canceller() -> None:
+        await asyncio.sleep(SHORT_S)
+        waiter.cancel()
+
+    task = asyncio.create_task(canceller(), name="outer_canceller")
+    with (
+        contextlib.suppress(asyncio.CancelledError),
+        wait("task", by="cancel", woken_by="outer_canceller"),
+    ):
+        await inner
+    waiter.uncancel()
+    await task
+
+
+async def group_cancelled() -> None:
+    """Let a failing member cancel another one: it is the canceller."""
+
+    async def member() -> None:
+        with wait("member", by="cancel", woken_by="group_failing"):
+            await asyncio.Event().wait()
+
+    with contextlib.suppress(BaseExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(member(), name="group_cancelled_member")
+            group.create_task(failing(SHORT_S), name="group_failing")
+
+
+async def wait_for_failed() -> None:
+    """Let what wait_for waits for raise."""
+    with contextlib.suppress(ZeroDivisionError), wait("wait_for"):
+        await asyncio.wait_for(failing(SHORT_S), 5)
+
+
+async def ended_badly() -> dict[str, Any]:
+    """Fail, time out and cancel awaits in every way."""
+    subjects = (failed_task, failed_gather, failed_future, timed_out, wait_for_timed_out)
+    more = (wait_for_failed, cancelled_through, group_cancelled)
+    return {"count": await one_by_one(*subjects, *more)}
+
+
+SHAPES = (ended_badly,)

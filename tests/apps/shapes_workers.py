@@ -1,0 +1,126 @@
+"""The shapes of an await on other threads, processes and signals. Times in CLOCK_MONOTONIC ns."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from truth import together, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WORK_S = 0.011
+
+
+def work(call: int) -> dict[str, int]:
+    """Send a tagged length to itself, sleep, and burn some CPU; tell who did it, and when."""
+    begin_ns = time.monotonic_ns()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"w" * (1001 + call))
+    time.sleep(WORK_S)
+    spent_ns = time.thread_time_ns()
+    while time.thread_time_ns() - spent_ns < 2_000_000:
+        pass
+    return {
+        "worker": threading.get_native_id(),
+        "process": os.getpid(),
+        "begin_ns": begin_ns,
+        "finish_ns": time.monotonic_ns(),
+        "cpu_ns": time.thread_time_ns() - spent_ns,
+    }
+
+
+async def _pooled(name: str, run: Callable[[int], Any]) -> dict[str, Any]:
+    """Await three calls at once: a pool of one worker makes two of them queue."""
+
+    async def subject(call: int) -> None:
+        with wait(name, kind="thread", call=call) as row:
+            row.update(await run(call))
+
+    await together(**{f"{name}_{call}": subject(call) for call in range(3)})
+    return {"count": 3}
+
+
+async def thread_pool() -> dict[str, Any]:
+    """Queue for the only worker of a pool of threads."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as pool:
+        return await _pooled("pooled", lambda call: loop.run_in_executor(pool, work, call))
+
+
+async def to_thread() -> dict[str, Any]:
+    """Use the default pool through to_thread: its only worker is made by the first call."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    return await _pooled("threaded", lambda call: asyncio.to_thread(work, call))
+
+
+async def process_pool() -> dict[str, Any]:
+    """Queue for the only worker of a pool of processes, forked before the first call."""
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return await _pooled("forked", lambda call: loop.run_in_executor(pool, work, call))
+
+
+async def subprocesses() -> dict[str, Any]:
+    """Await the end of a child, and all that it prints."""
+    script = "import time; time.sleep(0.02); print('x' * 5001)"
+
+    async def child() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", script, stdout=asyncio.subprocess.PIPE
+        )
+
+    async def waiter() -> None:
+        process = await child()
+        with wait("wait", kind="subprocess"):
+            await process.wait()
+
+    async def talker() -> None:
+        process = await child()
+        with wait("communicate", kind="subprocess"):
+            await process.communicate()
+
+    await together(waiter=waiter())
+    await together(talker=talker())
+    return {"count": 2}
+
+
+async def signals() -> dict[str, Any]:
+    """Let a handler of SIGUSR1 set an event, a future and a queue; a thread sends the signal."""
+    loop = asyncio.get_running_loop()
+    event, future = asyncio.Event(), loop.create_future()
+    queue: asyncio.Queue[None] = asyncio.Queue()
+
+    def handler() -> None:
+        event.set()
+        future.set_result(None)
+        queue.put_nowait(None)
+
+    async def subject(waited: Any) -> None:
+        with wait("signal", kind="signal"):
+            await waited
+
+    def send() -> None:
+        time.sleep(0.013)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    threading.Thread(target=send, daemon=True).start()
+    await together(
+        on_event=subject(event.wait()), on_future=subject(future), on_queue=subject(queue.get())
+    )
+    return {"count": 3}
+
+
+SHAPES = (thread_pool, to_thread, process_pool, subprocesses, signals)
