@@ -7,6 +7,8 @@ the same code without 0.2 s of start for each of some hundred questions.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -67,6 +69,8 @@ SHAPES = (
     "write_only",
     "yield",
 )
+LOOPS = ("threads", "again", "fork")
+EAGER_PYTHONS = ("3.12", "3.13", "3.14")
 STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
 Row = dict[str, Any]
 
@@ -140,21 +144,24 @@ class Tracings:
     done: dict[tuple[object, ...], Traced] = field(default_factory=dict)
 
     def __call__(
-        self, app: Path | str, *args: str, level: int = 3, also: tuple[int, ...] = ()
+        self,
+        app: Path | str,
+        *args: str,
+        level: int = 3,
+        also: tuple[int, ...] = (),
+        python: str = sys.executable,
     ) -> Traced:
         """Return the trace of an app (a name in tests/apps, or a path) with these arguments."""
-        key = (str(app), args, level)
+        key = (str(app), args, level, python)
         if key not in self.done:
-            self.done[key] = self._record(APPS / app, args, level, also)
+            self.done[key] = self._record([python, str(APPS / app), *args], level, also)
         return self.done[key]
 
-    def _record(
-        self, app: Path, args: tuple[str, ...], level: int, also: tuple[int, ...]
-    ) -> Traced:
-        out = self.folder / f"{len(self.done)}-{app.stem}.trace"
+    def _record(self, program: list[str], level: int, also: tuple[int, ...]) -> Traced:
+        out = self.folder / f"{len(self.done)}-{Path(program[1]).stem}.trace"
         options = ["-o", str(out), "--level", str(level)]
         options += [part for pid in also for part in ("--also", str(pid))]
-        command = [str(COMMAND), "run", *options, "--", sys.executable, str(app), *args]
+        command = [str(COMMAND), "run", *options, "--", *program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return Traced(out, json.loads(done.stdout.splitlines()[-1]))
@@ -172,6 +179,26 @@ def pool(traced: Tracings) -> Traced:
     pytest.importorskip("asyncpg")
     with load_lab().private_postgres("lo") as lab:
         return traced("pool.py", "--dsn", lab.dsn, also=(lab.postmaster_pid,))
+
+
+def interpreter(*versions: str) -> str:
+    """Return a CPython of one of these versions: ours, one on PATH or one we are told of.
+
+    AWAITSCOPE_TEST_PYTHONS is a list of paths, separated by colons. None found: the test is
+    skipped.
+    """
+    told = filter(None, os.environ.get("AWAITSCOPE_TEST_PYTHONS", "").split(":"))
+    tell = "import sys; print('%d.%d' % sys.version_info[:2], sys.implementation.name)"
+    for python in (sys.executable, *(shutil.which(f"python{v}") for v in versions), *told):
+        if python is None:
+            continue
+        done = subprocess.run(
+            [python, "-I", "-c", tell], capture_output=True, text=True, check=False
+        )
+        if done.stdout.split() in [[version, "cpython"] for version in versions]:
+            return python
+    wanted = " or ".join(versions)
+    pytest.skip(f"no CPython {wanted} on PATH or in AWAITSCOPE_TEST_PYTHONS")
 
 
 def load_lab() -> ModuleType:

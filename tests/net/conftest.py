@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from tracing import MULTIPLEX, SHAPES, Traced, pool, traced
+from tracing import EAGER_PYTHONS, LOOPS, MULTIPLEX, SHAPES, Traced, interpreter, pool, traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,8 @@ _RECORDINGS: dict[str, Callable[..., Traced]] = {
         for name, args in MULTIPLEX.items()
     },
     **{name: lambda traced, name=name: traced("shapes.py", name) for name in SHAPES},
+    **{f"loops-{mode}": lambda traced, mode=mode: traced("loops.py", mode) for mode in LOOPS},
+    "loops-eager": lambda traced: traced("loops.py", "eager", python=interpreter(*EAGER_PYTHONS)),
 }
 
 

@@ -123,8 +123,9 @@ def test_stamps_agree_with_the_agent(recording: Traced) -> None:
         """
         SELECT call.* FROM (SELECT ts_ns, tid, task FROM syscall WHERE task <> 0
                        UNION ALL SELECT ts_ns, tid, task FROM epoll_ctl WHERE task <> 0) AS call
-        ASOF LEFT JOIN step ON call.tid = step.tid AND call.ts_ns >= step.ts_ns
-        WHERE step.id IS NULL OR call.task <> step.task OR call.ts_ns > step.end_ns
+        ASOF LEFT JOIN step
+        ON call.tid = step.tid AND call.task = step.task AND call.ts_ns >= step.ts_ns
+        WHERE step.id IS NULL OR call.ts_ns > step.end_ns
         """
     )
     ends = recording.query("SELECT max(end_ns) AS ns FROM step")[0]["ns"]

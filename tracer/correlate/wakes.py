@@ -28,7 +28,8 @@ from tracer.system import syscalls
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
 
-TIMER, THROWN, CANCEL, FAILED, FROM_THREAD = 1, 2, 8, 16, 32
+TIMER, THROWN, EAGER, CANCEL, FAILED, FROM_THREAD = 1, 2, 4, 8, 16, 32
+EPOLL_CTL_ADD = 1
 EINPROGRESS = -115
 
 # how a suspension ended
@@ -96,25 +97,24 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     """Find each call's process, agent, run and task."""
     call, thread = events["syscall"], events["thread"]
     tid, ts = call["tid"], call["ts_ns"]
-    tgid = take(thread["tgid"], Index(thread["tid"], thread["ts_ns"]).before(tid, ts))
+    tgids_of = Index(thread["tid"], thread["ts_ns"])
+    tgid = take(thread["tgid"], tgids_of.before(tid, ts))
     infos = events.manifest["agents"]
     alive = [n for n, info in enumerate(infos) if info["mode"] == "c"]
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
-    agent = take(np.array(alive, np.int64), Index(tgids, starts).before(tgid, ts))
+    agents = Index(tgids, starts)
+    agent = take(np.array(alive, np.int64), agents.before(tgid, ts))
     run = _containing(runs, tid, ts)
     stamp = tasks.find(np.maximum(agent, 0), call["task"])
     by_run = tasks.find(
         np.maximum(agent, 0),
         take(events["step"]["task"], take(runs.step, run), 0),
     )
-    loop = events["loop"]
-    ours = set(zip(loop["agent"].tolist(), loop["self_fd"].tolist(), strict=True))
-    ours |= set(zip(loop["agent"].tolist(), loop["self_wfd"].tolist(), strict=True))
-    pipe = np.zeros(len(tid), bool)
-    for a, fd in ours:
-        if fd >= 0:
-            pipe |= (agent == a) & (call["fd"] == fd)
+    ctl = events["epoll_ctl"]
+    ctl_tgid = take(thread["tgid"], tgids_of.before(ctl["tid"], ctl["ts_ns"]))
+    ctl_agent = take(np.array(alive, np.int64), agents.before(ctl_tgid, ctl["ts_ns"]))
+    pipe = _self_pipe_calls(events, agent, ctl_agent)
     return Calls(
         run=run,
         task=np.where(stamp > 0, stamp, by_run),
@@ -126,16 +126,53 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     )
 
 
+def _self_pipe_calls(events: Events, agent: Ints, ctl_agent: Ints) -> Bools:
+    """Say which calls use a loop's self-pipe while it is one.
+
+    From when the loop began to watch it until its descriptor was closed: then the number is
+    another file's.
+    """
+    call, loop, ctl = events["syscall"], events["loop"], events["epoll_ctl"]
+    adds = np.flatnonzero(ctl["op"] == EPOLL_CTL_ADD)
+    added = Index(ctl_agent[adds] << 32 | ctl["fd"][adds], ctl["ts_ns"][adds])
+    seen = loop["ts_ns"]
+    watched = take(
+        ctl["ts_ns"], take(adds, added.before(loop["agent"] << 32 | loop["self_fd"], seen))
+    )
+    since = np.where(watched >= 0, watched, seen)
+    has = np.flatnonzero(call["fd"] >= 0)
+    key = agent[has] << 32 | call["fd"][has]
+    closes = has[call["nr"][has] == syscalls.NUMBER["close"]]
+    closed = Index(agent[closes] << 32 | call["fd"][closes], call["ts_ns"][closes])
+    known = np.concatenate([loop["self_fd"], loop["self_wfd"]]) >= 0
+    ends = np.concatenate([loop["agent"] << 32 | loop[fd] for fd in ("self_fd", "self_wfd")])[known]
+    begin = np.concatenate([since, since])[known]
+    until = take(call["ts_ns"], take(closes, closed.after(ends, begin)), 1 << 62)
+    at = Index(ends, begin).before(key, call["ts_ns"][has])
+    pipe = np.zeros(len(agent), bool)
+    pipe[has] = (at >= 0) & (call["ts_ns"][has] <= take(until, at))
+    return pipe
+
+
 def _containing(runs: Runs, tid: Ints, ts: Ints) -> Ints:
-    """Return the innermost run of the thread around each moment; runs nest at most twice."""
+    """Return the innermost run of the thread around each moment.
+
+    An eager task's first step lies in the run that created it; others nest at most twice.
+    """
     index = Index(runs.tid, runs.begin)
     found = index.before(tid, ts)
+
+    def outside(*, eager: bool) -> Ints:
+        over = (found >= 0) & (take(runs.end, found) < ts)
+        return np.flatnonzero(over & (take(runs.flags & EAGER, found, 0) > 0) if eager else over)
+
     for _ in range(2):
-        outside = (found >= 0) & (take(runs.end, found) < ts)
-        if not outside.any():
-            break
-        found[outside] = index.before(tid[outside], runs.begin[found[outside]], strict=True)
-    return np.where((found >= 0) & (take(runs.end, found) < ts), -1, found)
+        while len(rows := outside(eager=True)):
+            found[rows] = runs.waker[found[rows]]
+        rows = outside(eager=False)
+        found[rows] = index.before(tid[rows], runs.begin[found[rows]], strict=True)
+    found[outside(eager=False)] = -1
+    return found
 
 
 @dataclass

@@ -1,0 +1,190 @@
+"""Ground truth: many loops in one process or several, the traffic of streams.py in each.
+
+`threads`: two loops in two threads at once. `again`: loops made and closed one after the other,
+whose descriptors come back as other sockets'. `fork`: processes forked between loops, inside a
+task, and by multiprocessing inside a task, each with loops of its own. `eager`: tasks that begin
+inside create_task, nested. Lengths are unique in a process.
+
+The last line of stdout is JSON: `rows` and `server_rows` as in streams.py, each with its tgid,
+and `tgids`, all processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+import threading
+from typing import Any
+
+import streams
+
+TASKS, CALLS = 5, 7
+
+
+async def traffic(label: str, tasks: int = TASKS, calls: int = CALLS) -> None:
+    """Let tasks with names of their own talk to a server on this loop."""
+    server = await asyncio.start_server(streams.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.TaskGroup() as group:
+        for index in range(tasks):
+            group.create_task(streams.several(port, calls), name=f"{label}-{index}")
+    await others_ended()
+    server.close()
+
+
+async def others_ended() -> None:
+    """Wait until the server's tasks of this loop are over."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+
+def told() -> dict[str, Any]:
+    """Return this process's own part of the truth and forget it."""
+    pid = os.getpid()
+    part = {
+        "rows": [{**row, "tgid": pid} for row in streams.ROWS],
+        "server_rows": [{**row, "tgid": pid} for row in streams.SERVER_ROWS],
+        "tgids": [pid],
+    }
+    streams.ROWS.clear()
+    streams.SERVER_ROWS.clear()
+    return part
+
+
+def threads() -> list[dict[str, Any]]:
+    """Run two loops at once."""
+    barrier = threading.Barrier(2)
+
+    def run(label: str) -> None:
+        barrier.wait()
+        asyncio.run(traffic(label, calls=3 * CALLS))
+
+    workers = [threading.Thread(target=run, args=(f"loop{n}",)) for n in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [told()]
+
+
+def again() -> list[dict[str, Any]]:
+    """Run loops one after the other; what one had as its self-pipe is the next one's socket."""
+    for turn in range(13):
+        held = [socket.socketpair() for _ in range(turn % 5)]
+        asyncio.run(traffic(f"turn{turn}", tasks=3, calls=3))
+        for pair in held:
+            for end in pair:
+                end.close()
+    return [told()]
+
+
+def child(write_fd: int, label: str) -> None:
+    """Run a loop in a forked process and tell the parent what it did."""
+    streams.ROWS.clear()
+    streams.SERVER_ROWS.clear()
+    asyncio.run(traffic(label))
+    with os.fdopen(write_fd, "w") as pipe:
+        json.dump(told(), pipe)
+
+
+def forked(label: str) -> dict[str, Any]:
+    """Fork, let the child run a loop, and return its truth."""
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            child(write_fd, label)
+        finally:
+            os._exit(0)
+    os.close(write_fd)
+    with os.fdopen(read_fd) as pipe:
+        part: dict[str, Any] = json.load(pipe)
+    assert os.waitpid(pid, 0)[1] == 0
+    return part
+
+
+def processed(label: str) -> dict[str, Any]:
+    """Do the same with multiprocessing."""
+    read_fd, write_fd = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=child, args=(write_fd, label))
+    process.start()
+    os.close(write_fd)
+    with os.fdopen(read_fd) as pipe:
+        part: dict[str, Any] = json.load(pipe)
+    process.join()
+    assert process.exitcode == 0
+    return part
+
+
+def fork() -> list[dict[str, Any]]:
+    """Fork between two loops, and inside a task of a running one."""
+    parts: list[dict[str, Any]] = []
+
+    async def forking() -> None:
+        parts.append(forked("in-task"))
+        parts.append(processed("multiprocessing"))
+        await traffic("afterwards")
+
+    asyncio.run(traffic("before"))
+    parts.append(forked("between"))
+    asyncio.run(forking())
+    return [told(), *parts]
+
+
+async def nested(port: int, depth: int, label: str) -> None:
+    """Begin a call, begin deeper tasks inside it, then send more in the same step."""
+    async with streams.Client(port) as client:
+        await client.call(0)
+        deeper = [
+            asyncio.create_task(nested(port, depth - 1, f"{label}{n}"), name=f"{label}{n}")
+            for n in range(2 if depth else 0)
+        ]
+        quick = [asyncio.create_task(asyncio.sleep(0), name="quick") for _ in range(3)]
+        done = [asyncio.create_task(at_once(), name="at once") for _ in range(3)]
+        await client.call(1)
+        await asyncio.gather(*deeper, *quick, *done)
+
+
+async def at_once() -> None:
+    """End in the first step."""
+
+
+async def eagerly() -> None:
+    """Run nested eager tasks, and some whose first step sends."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    server = await asyncio.start_server(streams.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await asyncio.create_task(nested(port, 2, "eager"), name="eager")
+    clients = [streams.Client(port) for _ in range(5)]
+    for client in clients:
+        await client.__aenter__()
+    mine = streams.Client(port)
+    await mine.__aenter__()
+    tasks = [
+        asyncio.create_task(client.call(2), name=f"first{n}") for n, client in enumerate(clients)
+    ]
+    await mine.call(3)  # sent in the step in which all of those began
+    await asyncio.gather(*tasks)
+    for client in (*clients, mine):
+        client.writer.close()
+    await others_ended()
+    server.close()
+
+
+def eager() -> list[dict[str, Any]]:
+    """Run tasks eagerly; Python 3.12 and later."""
+    asyncio.run(eagerly())
+    return [told()]
+
+
+MODES = {mode.__name__: mode for mode in (threads, again, fork, eager)}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mode", choices=sorted(MODES))
+    parts = MODES[parser.parse_args().mode]()
+    truth = {key: [x for part in parts for x in part[key]] for key in parts[0]}
+    print(json.dumps({"app": "loops", "tgid": os.getpid(), **truth}))
