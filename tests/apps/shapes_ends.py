@@ -1,17 +1,20 @@
 """The shapes of an await that ends badly: an exception, a timeout, a cancellation.
 
-`by` is the type of `ended_by` (`task` if there is none), `woken_by` the task that it names.
+`by` is the type of `ended_by` (`task` if there is none), `woken_by` the task that it names,
+`innermost` the outcome of the innermost await, where the user's own sees another one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import Any
 
 from truth import one_by_one, wait
 
 SHORT_S = 0.004
+INLINE = sys.version_info >= (3, 12)  # wait_for runs what it waits for in the same task
 
 
 async def failing(seconds: float) -> None:
@@ -58,7 +61,8 @@ async def timed_out() -> None:
 
 async def wait_for_timed_out() -> None:
     """Let wait_for run into its timeout."""
-    with contextlib.suppress(TimeoutError), wait("wait_for"):
+    innermost = "cancelled" if INLINE else "exception"
+    with contextlib.suppress(TimeoutError), wait("wait_for", innermost=innermost):
         await asyncio.wait_for(asyncio.Event().wait(), SHORT_S)
 
 
@@ -97,7 +101,8 @@ async def group_cancelled() -> None:
 
 async def wait_for_failed() -> None:
     """Let what wait_for waits for raise."""
-    with contextlib.suppress(ZeroDivisionError), wait("wait_for"):
+    innermost = "result" if INLINE else "exception"
+    with contextlib.suppress(ZeroDivisionError), wait("wait_for", innermost=innermost):
         await asyncio.wait_for(failing(SHORT_S), 5)
 
 
