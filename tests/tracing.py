@@ -56,6 +56,7 @@ SHAPES = (
     "several_recvs",
     "several_trips",
     "shared_recv",
+    "short_work",
     "signals",
     "subprocesses",
     "task",

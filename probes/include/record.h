@@ -399,7 +399,7 @@ struct ev_callback {
 	u64 end_ns;       /* end */
 	u64 wake_ns;      /* call_soon, or the deadline of a timer; 0 for a reader or writer (ready with the epoll_wait) */
 	u32 run;          /* serial of this run (shared with steps) */
-	u32 waker_run;    /* run during which call_soon was called; from another thread the work it had just ended; 0 none */
+	u32 waker_run;    /* run during which call_soon was called, or the work whose end it tells (ev_work.run); 0 none */
 	u32 name_str;     /* string: qualified name of the callback */
 	u32 wake_tid;     /* thread that called call_soon, 0 unknown */
 	u64 spare2[2];    /* 0 */

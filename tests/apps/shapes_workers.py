@@ -65,6 +65,19 @@ async def to_thread() -> dict[str, Any]:
     return await _pooled("threaded", lambda call: asyncio.to_thread(work, call))
 
 
+async def short_work() -> dict[str, Any]:
+    """Await calls that a new worker ends before the loop has their future."""
+    loop = asyncio.get_running_loop()
+
+    async def subject() -> None:
+        for call in range(5):
+            with ThreadPoolExecutor(1) as pool, wait("short", kind="thread", call=call) as row:
+                row["worker"] = await loop.run_in_executor(pool, threading.get_native_id)
+
+    await together(short_work=subject())
+    return {"count": 5}
+
+
 async def process_pool() -> dict[str, Any]:
     """Queue for the only worker of a pool of processes, forked before the first call."""
     loop = asyncio.get_running_loop()
@@ -123,4 +136,4 @@ async def signals() -> dict[str, Any]:
     return {"count": 3}
 
 
-SHAPES = (thread_pool, to_thread, process_pool, subprocesses, signals)
+SHAPES = (thread_pool, to_thread, short_work, process_pool, subprocesses, signals)

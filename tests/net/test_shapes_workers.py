@@ -48,6 +48,19 @@ def test_pool_of_threads(traced: Tracings, shape: str) -> None:
     assert [call["await_id"] for call in sent] == [row["await_id"] for row in subjects(trace)]
 
 
+def test_short_work(traced: Tracings) -> None:
+    """A call that is over before the loop has its future is its worker's all the same."""
+    trace = traced("shapes.py", "short_work")
+    early = 0
+    for row, wait in zip(subjects(trace), trace.truth["waits"], strict=True):
+        assert (row["kind"], row["outcome"]) == ("thread", "result")
+        assert row["ended_by"] == {"type": "thread", "id": wait["worker"]}
+        assert row["thread"]["tid"] == wait["worker"]
+        assert row["thread"]["function"] == "get_native_id"
+        early += row["reasons"] == ["answer_before_suspend"]
+    assert early
+
+
 def test_subprocesses(traced: Tracings) -> None:
     """A child's end and its output are rows of kind subprocess."""
     trace = traced("shapes.py", "subprocesses")

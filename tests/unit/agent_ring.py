@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from tracer import agent
 from tracer.events import header
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 _HEADER_BYTES = 4096
 _RECORD_BYTES = 64
 _KIND_AT = 14
+PYTHONS = [sys.executable, *filter(None, os.environ.get("AWAITSCOPE_TEST_PYTHONS", "").split(":"))]
 
 
 @dataclass
@@ -109,3 +112,21 @@ class Lab:
     def reasons(self) -> list[str]:
         """Return why processes have no agent."""
         return [path.read_text().strip() for path in self.live.glob("*.none")]
+
+
+@pytest.fixture(scope="session")
+def agent_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache in which the agent of each Python is built once."""
+    cache = tmp_path_factory.mktemp("agents")
+    cache.chmod(0o700)
+    return cache
+
+
+@pytest.fixture(params=PYTHONS)
+def lab(request: pytest.FixtureRequest, tmp_path: Path, agent_cache: Path) -> Lab:
+    """Return a lab for one Python."""
+    reason = agent.prebuild(request.param, agent_cache)
+    if reason and reason.startswith(("no_compiler", "no_headers")):
+        pytest.skip(reason)
+    assert reason is None
+    return Lab(request.param, tmp_path, agent_cache)

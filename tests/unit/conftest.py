@@ -1,10 +1,14 @@
-"""A hand-made BTF blob: small enough to check by eye, with every trap in it."""
+"""A lab for the agent; a hand-made BTF blob: small enough to check by eye, with every trap."""
 
 from __future__ import annotations
 
 import struct
 
 import pytest
+
+from tests.unit.agent_ring import agent_cache, lab
+
+__all__ = ["agent_cache", "lab"]
 
 INT, PTR, STRUCT, UNION, TYPEDEF, FUNC, PROTO, CONST, DATASEC = 1, 2, 4, 5, 8, 12, 13, 10, 15
 ENUM, ENUM64 = 6, 19

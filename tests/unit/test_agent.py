@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.agent_ring import Lab
 from tracer import agent
 from tracer.events import header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.unit.agent_ring import Lab
+
 C = header.load().constants
-PYTHONS = [sys.executable, *filter(None, os.environ.get("AWAITSCOPE_TEST_PYTHONS", "").split(":"))]
 LIBRARY = """
 import asyncio
 async def fetch(n):
     for _ in range(n):
         await asyncio.sleep(0.0001)
 """
-
-
-@pytest.fixture(scope="session")
-def agent_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a cache in which the agent of each Python is built once."""
-    cache = tmp_path_factory.mktemp("agents")
-    cache.chmod(0o700)
-    return cache
-
-
-@pytest.fixture(params=PYTHONS)
-def lab(request: pytest.FixtureRequest, tmp_path: Path, agent_cache: Path) -> Lab:
-    """Return a lab for one Python."""
-    reason = agent.prebuild(request.param, agent_cache)
-    if reason and reason.startswith(("no_compiler", "no_headers")):
-        pytest.skip(reason)
-    assert reason is None
-    return Lab(request.param, tmp_path, agent_cache)
 
 
 def version(lab: Lab) -> tuple[int, ...]:

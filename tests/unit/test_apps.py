@@ -48,6 +48,7 @@ SHAPES = {
     "thread_pool": 3,
     "to_thread": 3,
     "process_pool": 3,
+    "short_work": 5,
     "subprocesses": 2,
     "signals": 3,
     "wrapped": 4,

@@ -49,6 +49,7 @@ struct thread {
 	u32 work;            /* serial of the work it just ended and told no loop of, 0 none */
 	PyObject *loop;      /* loop of the last run: compared, never followed */
 	struct eager *eager; /* innermost create_task call that may start its task eagerly */
+	struct work *giving; /* work that it is just giving to a pool */
 };
 
 extern u32 ring_generation; /* grows with each ring: what was said in an old one is said again */
@@ -159,6 +160,7 @@ int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
 u32 run_serial(void);
 
 /* ---- work.c ---- */
+u32 work_ended(const struct work *work);
 void work_install(PyObject *loop_type);
 
 /* ---- differences between CPython versions ---- */

@@ -125,13 +125,16 @@ static PyObject *call_soon_plain(PyObject *loop, PyObject *const *args, Py_ssize
 				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-/* In a worker it tells the loop of the work that has just ended: its first call after it. */
+/*
+ * The run that is the cause: the current one, or the work whose end is told. A worker tells it
+ * with its first call after the work; who gave the work, if it was over before they had the future.
+ */
 static u32 waker_run(struct thread *thread)
 {
-	u32 work = thread->work;
+	u32 work = thread->giving ? work_ended(thread->giving) : thread->run ? 0 : thread->work;
 
 	thread->work = 0;
-	return thread->run ? thread->run : work;
+	return work ? work : thread->run;
 }
 
 static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struct thread *thread)

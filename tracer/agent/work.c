@@ -10,6 +10,7 @@ struct work {
 	PyObject *function;
 	u64 given_ns;
 	u32 giver_run, giver_tid, task;
+	u32 ended; /* serial of its run once that is over */
 };
 
 static PyObject *old_run_in_executor;
@@ -30,7 +31,12 @@ static void write_work(struct work *work, struct thread *thread, u32 serial, u64
 	record->wake_tid = work->giver_tid;
 	record->task = work->task;
 	ring_commit();
-	thread->work = serial;
+	thread->work = work->ended = serial;
+}
+
+u32 work_ended(const struct work *work)
+{
+	return work->ended;
 }
 
 static PyObject *work_call(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -145,6 +151,7 @@ static PyObject *wrap(PyObject *function)
 	work->giver_run = thread->run;
 	work->giver_tid = thread->tid;
 	work->task = thread->task;
+	work->ended = 0;
 	PyObject_GC_Track((PyObject *)work);
 	return (PyObject *)work;
 }
@@ -154,6 +161,8 @@ static PyObject *run_in_executor(PyObject *loop, PyObject *const *args, Py_ssize
 {
 	Py_ssize_t all = n + (names ? PyTuple_GET_SIZE(names) : 0);
 	PyObject **stack = PyMem_Calloc((size_t)all + 2, sizeof(*stack)), *wrapped = NULL, *result;
+	struct thread *thread = thread_self();
+	struct work *outer;
 
 	if (!stack)
 		return PyErr_NoMemory();
@@ -165,8 +174,11 @@ static PyObject *run_in_executor(PyObject *loop, PyObject *const *args, Py_ssize
 		PyErr_Clear();
 	if (wrapped)
 		stack[3] = wrapped;
+	outer = thread->giving;
+	thread->giving = (struct work *)wrapped;
 	result = PyObject_Vectorcall(old_run_in_executor, stack + 1,
 				     (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+	thread->giving = outer;
 	Py_XDECREF(wrapped);
 	PyMem_Free(stack);
 	return result;

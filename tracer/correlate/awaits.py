@@ -120,7 +120,9 @@ def _ended_ids(p: Picture, last: Ints) -> Ints:
     back = np.where(by == BY_SIGNAL, wakes.link[last], root)
     ids = np.where(np.isin(by, (BY_RECV, BY_WRITE)), wakes.call[last], take(runs.callback, back))
     ids = np.where(np.isin(by, (BY_TASK, BY_CANCEL)) & (task > 0), task, ids)
-    return np.where(by == BY_THREAD, take(runs.wake_tid, root), ids)
+    worker = take(p.events["work"]["tid"], wakes.work[last])
+    worker = np.where(worker >= 0, worker, take(runs.wake_tid, root))
+    return np.where(by == BY_THREAD, worker, ids)
 
 
 def _ended_types(p: Picture, last: Ints) -> Any:  # noqa: ANN401

@@ -16,7 +16,7 @@ from tracer.correlate.legs import Legs, legs_of
 from tracer.correlate.picture import picture_of
 from tracer.correlate.tasks import task_rows
 from tracer.correlate.words import STAGES
-from tracer.correlate.works import work_of_legs, work_rows
+from tracer.correlate.works import work_rows
 
 if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
@@ -31,7 +31,6 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
     runs, tasks = picture.runs, picture.tasks
     legs = legs_of(picture)
     observed = add_evidence(events, picture.streams, legs)
-    legs.rows["work_id"] = work_of_legs(picture, legs)
     rows = await_columns(picture, legs)
     loose = callback_columns(picture)
     rows = {key: np.concatenate([value, loose[key]]) for key, value in rows.items()}

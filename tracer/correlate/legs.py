@@ -184,6 +184,7 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
         "call_id": woken_call,
         "epoll_id": np.where(polled, wait, -1),
         "callback_id": take(runs.callback, root),
+        "work_id": np.where(by == BY_THREAD, c.wakes.work[last], -1),
         "waker_step_id": take(runs.step, c.wakes.root[last]),
     }
     return Legs(

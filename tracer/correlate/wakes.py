@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.correlate.index import Bools, Index, Ints, Keys, take
 from tracer.correlate.tasks import (
     HOW_CANCELLED,
     HOW_FUTURE,
@@ -183,7 +183,7 @@ class Wakes:
     put on the ready queue, at `root_ns` (-1: the task itself). `began` is the callback in which
     it all began: `root`, or the one behind a reader task. `call` is the row of `syscall` that
     ended it (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the
-    woken task itself made it.
+    woken task itself made it. `work` is the row of `work` whose end `root` tells.
     """
 
     by: Ints
@@ -195,6 +195,7 @@ class Wakes:
     call_run: Ints
     sock: Ints
     in_task: Bools
+    work: Ints
     kind: list[str]
 
 
@@ -275,7 +276,8 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
             chosen[mask] = rows[mask]
 
     choose((waker >= 0) & ~by_callback, BY_TASK)
-    choose(by_callback & (flags_w & FROM_THREAD != 0), BY_THREAD)
+    work = _told_work(events, runs, waker)
+    choose((by_callback & (flags_w & FROM_THREAD != 0)) | (work >= 0), BY_THREAD)
     choose(by_callback & (flags_w & TIMER != 0), BY_TIMER)
     choose((connected >= 0) & (received < 0), BY_CONNECT, connected)
     choose((written >= 0) & (received < 0), BY_WRITE, written)
@@ -304,6 +306,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         call_run=take(calls.run, chosen),
         sock=take(call["sock"], chosen, 0),
         in_task=in_task & (by == BY_RECV) & (received < 0),
+        work=work,
         kind=_kinds(by, sus, leaf, shielded),
     )
 
@@ -312,6 +315,24 @@ def _over(events: Events, runs: Runs, run: Ints) -> Bools:
     """Say which runs are the last step of their task."""
     over: Bools = take(events["step"]["how"], take(runs.step, run), 0) > HOW_YIELD
     return over
+
+
+def _told_work(events: Events, runs: Runs, run: Ints) -> Ints:
+    """Return the row of `work` whose end a callback tells to the loop, -1 for none.
+
+    Only the first that was scheduled tells it: if that was its giver, the worker knows nothing of
+    it and names it with a later call.
+    """
+    work, back = events["work"], events["callback"]
+    named = np.flatnonzero(
+        np.isin(back["waker_run"], work["run"]) & (runs.waker[runs.of_callback] < 0)
+    )
+    named = named[np.argsort(back["wake_ns"][named], kind="stable")]
+    key = back["agent"][named] << 32 | back["waker_run"][named]
+    _, first = np.unique(key, return_index=True)
+    told = np.full(len(back["ts_ns"]), -1, np.int64)
+    told[named[first]] = Keys(work["agent"] << 32 | work["run"]).find(key[first])
+    return take(told, take(runs.callback, run))
 
 
 class _Chain:

@@ -7,21 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.correlate import lag
-from tracer.correlate.index import Ints, Keys, take
-from tracer.correlate.wakes import BY_THREAD
 
 if TYPE_CHECKING:
+    from tracer.correlate.index import Ints
     from tracer.correlate.legs import Legs
     from tracer.correlate.picture import Picture
-
-
-def work_of_legs(p: Picture, legs: Legs) -> Ints:
-    """Return the row of `work` that ended each leg, -1 for none: its worker told the loop of it."""
-    work, back = p.events["work"], p.events["callback"]
-    root = np.where(legs.by == BY_THREAD, p.wakes.root[legs.last], -1)
-    told = take(back["waker_run"], take(p.runs.callback, root), 0)
-    found = Keys(work["agent"] << 32 | work["run"]).find(take(p.runs.agent, root, 0) << 32 | told)
-    return np.where(told > 0, found, -1)
 
 
 def work_rows(p: Picture, legs: Legs, await_of: Ints) -> dict[str, Any]:
