@@ -405,14 +405,14 @@ struct ev_callback {
 	u64 spare2[2];    /* 0 */
 };
 
-/* A function that a loop gave to a pool of threads (run_in_executor, to_thread) ran in a worker. */
+/* A loop gave a function to an executor (run_in_executor, to_thread), where it ran. */
 struct ev_work {
-	u64 ts_ns;        /* the worker began it */
-	u32 tid;          /* worker thread */
+	u64 ts_ns;        /* a worker thread began it; when it was given if end_ns is 0 */
+	u32 tid;          /* worker thread; the giver if end_ns is 0 */
 	u16 spare0;       /* 0 */
 	u8 kind;          /* KIND_WORK */
 	u8 flags;         /* 0 */
-	u64 end_ns;       /* it returned or raised */
+	u64 end_ns;       /* it returned or raised; 0: it ran out of sight (no plain pool of threads) */
 	u64 wake_ns;      /* run_in_executor was called */
 	u32 run;          /* serial of this run (shared with steps and callbacks) */
 	u32 waker_run;    /* run during which run_in_executor was called, 0 none */

@@ -15,20 +15,21 @@ pytestmark = pytest.mark.bpf
 WRITE = 1
 
 
-@pytest.mark.parametrize("shape", ["thread_pool", "to_thread"])
-def test_pool_of_threads(traced: Tracings, shape: str) -> None:
-    """A thread's row tells how long its call queued for a worker, and what the worker did then."""
+@pytest.mark.parametrize("shape", ["thread_pool", "to_thread", "process_pool"])
+def test_pools(traced: Tracings, shape: str) -> None:
+    """A pool's row tells how long its call queued for a worker, and what the worker did then."""
     trace = traced("shapes.py", shape)
     for row, wait in zip(subjects(trace), trace.truth["waits"], strict=True):
         assert (row["kind"], row["outcome"], row["reasons"]) == ("thread", "result", [])
-        assert row["ended_by"] == {"type": "thread", "id": wait["worker"]}
+        assert row["ended_by"]["type"] == "thread"
+        assert (row["ended_by"]["id"] == wait["worker"]) == (shape != "process_pool")
         (leg,) = trace.legs(row["await_id"])
         work = row["thread"]
         assert (work["tgid"], work["tid"]) == (wait["process"], wait["worker"])
-        assert work["function"] == ("work" if shape == "thread_pool" else "Context.run")
+        assert work["function"] == ("Context.run" if shape == "to_thread" else "work")
         assert row["start_ns"] <= work["given_ns"] <= row["suspend_ns"]
         assert work["begin_ns"] < wait["begin_ns"] < wait["finish_ns"] < work["end_ns"]
-        assert work["end_ns"] <= leg["t4_ns"] < leg["t5_ns"]
+        assert work["end_ns"] < leg["t4_ns"] < leg["t5_ns"]
         assert work["queued_ns"] == work["begin_ns"] - work["given_ns"]
         run_ns = work["end_ns"] - work["begin_ns"]
         assert work["cpu_ns"] + work["runq_ns"] + work["blocked_ns"] == run_ns

@@ -43,13 +43,13 @@ asyncio.run(main())
     for r in works:
         assert first["ts_ns"] <= r["wake_ns"] <= first["end_ns"]
         assert r["wake_ns"] <= r["ts_ns"] <= r["end_ns"]
-    # the first one is over before its giver has the future, and then tells of it itself
+    # also of the first one, which is over before its giver has the future
     told = [r["waker_run"] for r in ring.of("callback")]
     assert [run for run in told if run in {r["run"] for r in works}] == [r["run"] for r in works]
 
 
-def test_only_the_first_call_after_work_names_it(lab: Lab) -> None:
-    """What a worker schedules while it works, or after it told the loop, has no work as waker."""
+def test_only_its_future_names_the_work(lab: Lab) -> None:
+    """What a worker schedules itself has no work as waker, whenever it does."""
     lab.run("""
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

@@ -46,10 +46,8 @@ struct thread {
 	u32 tid;             /* as the process sees it */
 	u32 run;             /* serial of the run current on this thread, 0 none */
 	u32 task;            /* serial of the task current on this thread, 0 none */
-	u32 work;            /* serial of the work it just ended and told no loop of, 0 none */
 	PyObject *loop;      /* loop of the last run: compared, never followed */
 	struct eager *eager; /* innermost create_task call that may start its task eagerly */
-	struct work *giving; /* work that it is just giving to a pool */
 };
 
 extern u32 ring_generation; /* grows with each ring: what was said in an old one is said again */
@@ -157,10 +155,12 @@ void loop_see(PyObject *loop, struct thread *thread);
 int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer_type,
 		  PyObject *report);
 int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
+PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t n,
+		      PyObject *names);
 u32 run_serial(void);
 
 /* ---- work.c ---- */
-u32 work_ended(const struct work *work);
+u32 work_told(PyObject *callback, PyObject *args);
 void work_install(PyObject *loop_type);
 
 /* ---- differences between CPython versions ---- */

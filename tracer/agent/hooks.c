@@ -109,6 +109,23 @@ static bool land(struct scheduled *flight)
 	return still;
 }
 
+/* Call a method that was replaced, with the arguments that its replacement got. */
+PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t n,
+		      PyObject *names)
+{
+	Py_ssize_t all = n + (names ? PyTuple_GET_SIZE(names) : 0);
+	PyObject **stack = PyMem_Calloc((size_t)all + 2, sizeof(*stack)), *result;
+
+	if (!stack)
+		return PyErr_NoMemory();
+	stack[1] = self;
+	memcpy(stack + 2, args, (size_t)all * sizeof(*stack));
+	result = PyObject_Vectorcall(function, stack + 1,
+				     (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+	PyMem_Free(stack);
+	return result;
+}
+
 /* ---- BaseEventLoop._call_soon(callback, args, context) ---- */
 
 static PyObject *call_soon_plain(PyObject *loop, PyObject *const *args, Py_ssize_t n)
@@ -125,22 +142,9 @@ static PyObject *call_soon_plain(PyObject *loop, PyObject *const *args, Py_ssize
 				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-/*
- * The run that is the cause: the current one, or the work whose end is told. A worker tells it
- * with its first call after the work; who gave the work, if it was over before they had the future.
- */
-static u32 waker_run(struct thread *thread)
-{
-	u32 work = thread->giving ? work_ended(thread->giving) : thread->run ? 0 : thread->work;
-
-	thread->work = 0;
-	return work ? work : thread->run;
-}
-
 static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struct thread *thread)
 {
-	struct wake wake = {now_ns(), waker_run(thread), thread->tid};
-	struct scheduled entry = {NULL, args[0], args[1], wake};
+	struct scheduled entry = {NULL, args[0], args[1], {now_ns(), thread->run, thread->tid}};
 	struct scheduled *flight = thread->run ? NULL : take_off(&entry);
 	PyObject *handle = call_soon_plain(loop, args, 3);
 
@@ -266,6 +270,7 @@ static void write_callback(struct run *run, PyObject *callback, u64 end_ns)
 static void begin_callback(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
 {
 	PyObject *when;
+	u32 told;
 
 	if (timer_type && PyObject_TypeCheck(handle, timer_type)) {
 		when = slot(handle, when_at);
@@ -275,6 +280,9 @@ static void begin_callback(struct run *run, PyObject *handle, PyObject *callback
 		return;
 	}
 	run->wake = recall(handle, callback, args);
+	told = work_told(callback, args);
+	if (told)
+		run->wake.run = told;
 }
 
 static void begin_step(struct run *run, PyObject *args, PyObject *loop, bool thrown)
@@ -407,22 +415,6 @@ static PyObject *handle_run(PyObject *handle, PyObject *Py_UNUSED(none))
 #if PY_VERSION_HEX >= 0x030C0000
 static PyObject *old_create_task;
 
-static PyObject *create_plain(PyObject *loop, PyObject *const *args, Py_ssize_t n,
-			      PyObject *names)
-{
-	Py_ssize_t all = n + (names ? PyTuple_GET_SIZE(names) : 0);
-	PyObject *stack[16] = {NULL, loop};
-
-	if (all > 13) {
-		PyErr_SetString(PyExc_TypeError, "create_task() got too many arguments");
-		return NULL;
-	}
-	for (Py_ssize_t i = 0; i < all; i++)
-		stack[i + 2] = args[i];
-	return PyObject_Vectorcall(old_create_task, stack + 1,
-				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-}
-
 static bool may_be_eager(PyObject *loop, PyObject *names)
 {
 	PyObject *factory = attribute(loop, "_task_factory");
@@ -485,7 +477,7 @@ static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n
 	PyObject *task;
 
 	if (n < 1 || !may_be_eager(loop, names) || !ring_ready())
-		return create_plain(loop, args, n, names);
+		return call_method(old_create_task, loop, args, n, names);
 	run.thread = thread_self();
 	thread_announce(run.thread);
 	eager.outer = run.thread->eager;
@@ -496,7 +488,7 @@ static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n
 	eager.begin_ns = now_ns();
 	run.thread->eager = &eager;
 	enter(&run, run_serial(), eager.serial);
-	task = create_plain(loop, args, n, names);
+	task = call_method(old_create_task, loop, args, n, names);
 	run.thread->eager = eager.outer;
 	if (task && ring_ready())
 		end_eager(&run, &eager, task, loop);

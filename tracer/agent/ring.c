@@ -115,7 +115,7 @@ static void after_fork_in_child(void)
 	recording = false;
 	reopen = true;
 	ring_generation++;
-	self.run = self.task = self.work = 0; /* what it was forked in goes on in the parent only */
+	self.run = self.task = 0; /* what it was forked in goes on in the parent only */
 }
 
 static void thread_ended(void *slot)

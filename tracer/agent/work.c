@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Work that a loop gives to a pool of threads: BaseEventLoop.run_in_executor, and to_thread with
- * it. The function goes to the pool in a wrapper that notes when a worker began and ended it.
+ * Work that a loop gives to an executor: BaseEventLoop.run_in_executor, and to_thread with
+ * it. The function goes to the pool in a wrapper that notes when a worker began and ended it; other
+ * executors, which may pickle it, get it as it is. The future is marked: its end names the work.
  */
 #include "agent.h"
 
@@ -9,50 +10,42 @@ struct work {
 	PyObject_HEAD
 	PyObject *function;
 	u64 given_ns;
-	u32 giver_run, giver_tid, task;
-	u32 ended; /* serial of its run once that is over */
+	u32 serial, giver_run, giver_tid, task;
 };
 
-static PyObject *old_run_in_executor;
+static PyObject *old_run_in_executor, *work_key;
+static PyCodeObject *set_state_code;
 
-static void write_work(struct work *work, struct thread *thread, u32 serial, u64 begin_ns)
+/* Write what became of the work; end_ns is 0 where that cannot be seen. */
+static void write_work(const struct work *work, u32 tid, u64 begin_ns, u64 end_ns)
 {
-	u64 end_ns = now_ns();
 	u32 name = string_send(callback_name(work->function));
-	struct ev_work *record = ring_reserve(KIND_WORK, begin_ns, thread->tid);
+	struct ev_work *record = ring_reserve(KIND_WORK, begin_ns, tid);
 
 	if (!record)
 		return;
 	record->end_ns = end_ns;
 	record->wake_ns = work->given_ns;
-	record->run = serial;
+	record->run = work->serial;
 	record->waker_run = work->giver_run;
 	record->name_str = name;
 	record->wake_tid = work->giver_tid;
 	record->task = work->task;
 	ring_commit();
-	thread->work = work->ended = serial;
-}
-
-u32 work_ended(const struct work *work)
-{
-	return work->ended;
 }
 
 static PyObject *work_call(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	struct work *work = (struct work *)self;
-	struct thread *thread = thread_self();
-	u64 begin_ns = now_ns();
-	PyObject *result, *type, *value, *trace;
+	u64 begin_ns = now_ns(), end_ns;
+	PyObject *result = PyObject_Call(work->function, args, kwargs);
+	PyObject *type, *value, *trace;
 
-	thread->work = 0;
-	result = PyObject_Call(work->function, args, kwargs);
-
+	end_ns = now_ns();
 	if (!ring_ready())
 		return result;
 	PyErr_Fetch(&type, &value, &trace);
-	write_work(work, thread, run_serial(), begin_ns);
+	write_work(work, thread_self()->tid, begin_ns, end_ns);
 	PyErr_Restore(type, value, trace);
 	return result;
 }
@@ -139,48 +132,95 @@ static bool is_thread_pool(PyObject *loop, PyObject *executor)
 	return is;
 }
 
-static PyObject *wrap(PyObject *function)
+static struct work *work_new(PyObject *function)
 {
 	struct work *work = PyObject_GC_New(struct work, &work_type);
 	struct thread *thread = thread_self();
 
-	if (!work)
+	if (!work) {
+		PyErr_Clear();
 		return NULL;
+	}
 	work->function = new_ref(function);
 	work->given_ns = now_ns();
+	work->serial = run_serial();
 	work->giver_run = thread->run;
 	work->giver_tid = thread->tid;
 	work->task = thread->task;
-	work->ended = 0;
 	PyObject_GC_Track((PyObject *)work);
-	return (PyObject *)work;
+	return work;
+}
+
+/* Mark the future that the loop will resolve when the work is over. */
+static void mark(PyObject *future, const struct work *work)
+{
+	PyObject *dict = PyObject_GenericGetDict(future, NULL);
+	PyObject *serial = dict ? PyLong_FromUnsignedLong(work->serial) : NULL;
+
+	if (!serial || PyDict_SetItem(dict, work_key, serial) < 0)
+		PyErr_Clear();
+	Py_XDECREF(serial);
+	Py_XDECREF(dict);
+}
+
+/*
+ * Return the serial of the work whose end a callback brings into the loop, 0 for none. That is
+ * asyncio.futures._chain_future's _set_state(future, concurrent future), whoever scheduled it.
+ */
+u32 work_told(PyObject *callback, PyObject *args)
+{
+	PyObject *code, *dict, *serial;
+	u32 told = 0;
+
+	if (PyTuple_GET_SIZE(args) != 2 || !PyFunction_Check(callback))
+		return 0;
+	code = PyFunction_GET_CODE(callback);
+	if (!set_state_code &&
+	    PyUnicode_CompareWithASCIIString(((PyFunctionObject *)callback)->func_qualname,
+					     "_chain_future.<locals>._set_state") == 0)
+		set_state_code = (PyCodeObject *)new_ref(code);
+	if ((PyCodeObject *)code != set_state_code)
+		return 0;
+	dict = PyObject_GenericGetDict(PyTuple_GET_ITEM(args, 0), NULL);
+	serial = dict ? PyDict_GetItemWithError(dict, work_key) : NULL;
+	if (serial && PyLong_Check(serial))
+		told = (u32)PyLong_AsUnsignedLongMask(serial);
+	PyErr_Clear();
+	Py_XDECREF(dict);
+	return told;
+}
+
+static PyObject *give(PyObject *loop, PyObject *const *args, Py_ssize_t n, struct work *work)
+{
+	/* debug mode refuses functions that make coroutines, and must see them to do so */
+	bool seen = !is_coroutine_function(args[1]) && is_thread_pool(loop, args[0]);
+	PyObject *pair[2] = {args[0], (PyObject *)work}, **all = NULL, *result;
+
+	if (seen && n > 2 && (all = PyMem_Calloc((size_t)n, sizeof(*all)))) {
+		memcpy(all, args, (size_t)n * sizeof(*all));
+		all[1] = (PyObject *)work;
+	}
+	seen = seen && (n == 2 || all);
+	result = call_method(old_run_in_executor, loop, !seen ? args : all ? all : pair, n, NULL);
+	PyMem_Free(all);
+	if (result)
+		mark(result, work);
+	if (result && !seen && ring_ready())
+		write_work(work, work->giver_tid, work->given_ns, 0);
+	return result;
 }
 
 static PyObject *run_in_executor(PyObject *loop, PyObject *const *args, Py_ssize_t n,
 				 PyObject *names)
 {
-	Py_ssize_t all = n + (names ? PyTuple_GET_SIZE(names) : 0);
-	PyObject **stack = PyMem_Calloc((size_t)all + 2, sizeof(*stack)), *wrapped = NULL, *result;
-	struct thread *thread = thread_self();
-	struct work *outer;
+	struct work *work = NULL;
+	PyObject *result;
 
-	if (!stack)
-		return PyErr_NoMemory();
-	stack[1] = loop;
-	memcpy(stack + 2, args, (size_t)all * sizeof(*stack));
-	/* only plain functions and the like: debug mode refuses some, and must see them to do so */
-	if (ring_ready() && n >= 2 && PyCallable_Check(args[1]) && !is_coroutine_function(args[1]) &&
-	    is_thread_pool(loop, args[0]) && !(wrapped = wrap(args[1])))
-		PyErr_Clear();
-	if (wrapped)
-		stack[3] = wrapped;
-	outer = thread->giving;
-	thread->giving = (struct work *)wrapped;
-	result = PyObject_Vectorcall(old_run_in_executor, stack + 1,
-				     (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-	thread->giving = outer;
-	Py_XDECREF(wrapped);
-	PyMem_Free(stack);
+	if (ring_ready() && !names && n >= 2 && PyCallable_Check(args[1]))
+		work = work_new(args[1]);
+	result = work ? give(loop, args, n, work)
+		      : call_method(old_run_in_executor, loop, args, n, names);
+	Py_XDECREF(work);
 	return result;
 }
 
@@ -191,7 +231,8 @@ static PyMethodDef run_in_executor_def = {
 /* Put the hook in place; without it the work in threads goes unseen, nothing else. */
 void work_install(PyObject *loop_type)
 {
-	if (PyType_Ready(&work_type) < 0 ||
+	work_key = PyUnicode_InternFromString("_awaitscope_work");
+	if (!work_key || PyType_Ready(&work_type) < 0 ||
 	    hook_replace(loop_type, &run_in_executor_def, &old_run_in_executor))
 		PyErr_Clear();
 }

@@ -120,8 +120,9 @@ def _ended_ids(p: Picture, last: Ints) -> Ints:
     back = np.where(by == BY_SIGNAL, wakes.link[last], root)
     ids = np.where(np.isin(by, (BY_RECV, BY_WRITE)), wakes.call[last], take(runs.callback, back))
     ids = np.where(np.isin(by, (BY_TASK, BY_CANCEL)) & (task > 0), task, ids)
-    worker = take(p.events["work"]["tid"], wakes.work[last])
-    worker = np.where(worker >= 0, worker, take(runs.wake_tid, root))
+    work = p.events["work"]
+    in_thread = take(work["end_ns"], wakes.work[last]) > 0
+    worker = np.where(in_thread, take(work["tid"], wakes.work[last]), take(runs.wake_tid, root))
     return np.where(by == BY_THREAD, worker, ids)
 
 

@@ -318,21 +318,11 @@ def _over(events: Events, runs: Runs, run: Ints) -> Bools:
 
 
 def _told_work(events: Events, runs: Runs, run: Ints) -> Ints:
-    """Return the row of `work` whose end a callback tells to the loop, -1 for none.
-
-    Only the first that was scheduled tells it: if that was its giver, the worker knows nothing of
-    it and names it with a later call.
-    """
-    work, back = events["work"], events["callback"]
-    named = np.flatnonzero(
-        np.isin(back["waker_run"], work["run"]) & (runs.waker[runs.of_callback] < 0)
-    )
-    named = named[np.argsort(back["wake_ns"][named], kind="stable")]
-    key = back["agent"][named] << 32 | back["waker_run"][named]
-    _, first = np.unique(key, return_index=True)
-    told = np.full(len(back["ts_ns"]), -1, np.int64)
-    told[named[first]] = Keys(work["agent"] << 32 | work["run"]).find(key[first])
-    return take(told, take(runs.callback, run))
+    """Return the row of `work` whose end a callback brings into the loop, -1 for none."""
+    work = events["work"]
+    told = take(events["callback"]["waker_run"], take(runs.callback, run), 0)
+    found = Keys(work["agent"] << 32 | work["run"]).find(take(runs.agent, run, 0) << 32 | told)
+    return np.where(told > 0, found, -1)
 
 
 class _Chain:

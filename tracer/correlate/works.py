@@ -1,4 +1,4 @@
-"""The `work_total` table: what a pool's thread did for a loop, and the await that it ended."""
+"""The `work_total` table: what an executor did for a loop, and the await that it ended."""
 
 from __future__ import annotations
 
@@ -7,41 +7,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.correlate import lag
+from tracer.correlate.index import Index, Ints, take
+from tracer.correlate.processes import NONE, ran_in_processes
 
 if TYPE_CHECKING:
-    from tracer.correlate.index import Ints
     from tracer.correlate.legs import Legs
     from tracer.correlate.picture import Picture
 
 
 def work_rows(p: Picture, legs: Legs, await_of: Ints) -> dict[str, Any]:
-    """Return the table's columns; times in ns, all within the worker's own thread."""
-    work = p.events["work"]
+    """Return the table's columns; times in ns, of the worker's own thread; -1 where unknown."""
+    work, thread = p.events["work"], p.events["thread"]
     n = len(work["ts_ns"])
-    begin, end, tid = work["ts_ns"], work["end_ns"], work["tid"]
-    runq, blocked = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    for thread in np.unique(tid).tolist():
-        rows = np.flatnonzero(tid == thread)
-        time = lag.ThreadTime(thread, p.events["off_cpu"], p.runs)
-        runq[rows] = time.between(begin[rows], end[rows], lag.RUNQ)
-        blocked[rows] = time.between(begin[rows], end[rows], lag.SYSCALL)
-    ended = np.full(n, -1, np.int64)
+    tid, begin, end = work["tid"].copy(), work["ts_ns"].copy(), work["end_ns"].copy()
+    elsewhere = np.flatnonzero(end == 0)
+    tid[elsewhere], begin[elsewhere], end[elsewhere] = ran_in_processes(p, elsewhere)
+    columns = {name: np.full(n, NONE, np.int64) for name in ("cpu_ns", "runq_ns", "blocked_ns")}
+    for worker in np.unique(tid[tid > 0]).tolist():
+        rows = np.flatnonzero(tid == worker)
+        time = lag.ThreadTime(worker, p.events["off_cpu"], p.runs)
+        runq = time.between(begin[rows], end[rows], lag.RUNQ)
+        blocked = time.between(begin[rows], end[rows], lag.SYSCALL)
+        columns["runq_ns"][rows], columns["blocked_ns"][rows] = runq, blocked
+        columns["cpu_ns"][rows] = end[rows] - begin[rows] - runq - blocked
+    ended = np.full(n, NONE, np.int64)
     of_leg = legs.rows["work_id"]
     ended[of_leg[of_leg >= 0]] = await_of[legs.group[of_leg >= 0]]
-    tgids = [int(info.get("tgid", -1)) for info in p.events.manifest["agents"]] or [-1]
     task = p.tasks.find(work["agent"], work["task"])
     return {
         "work_id": np.arange(n),
         "await_id": ended,
-        "task_id": np.where(task > 0, task, -1),
+        "task_id": np.where(task > 0, task, NONE),
         "function": np.array(p.events.texts(work["agent"], work["name_str"]), object),
-        "tgid": np.array(tgids, np.int64)[work["agent"]] if n else tid,
+        "tgid": take(thread["tgid"], Index(thread["tid"], thread["ts_ns"]).before(tid, begin)),
         "tid": tid,
         "given_ns": work["wake_ns"],
         "begin_ns": begin,
         "end_ns": end,
-        "queued_ns": begin - work["wake_ns"],
-        "cpu_ns": end - begin - runq - blocked,
-        "runq_ns": runq,
-        "blocked_ns": blocked,
+        "queued_ns": np.where(begin >= 0, np.maximum(begin - work["wake_ns"], 0), NONE),
+        **columns,
     }
