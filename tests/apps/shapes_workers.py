@@ -86,7 +86,7 @@ async def process_pool() -> dict[str, Any]:
 
 
 async def subprocesses() -> dict[str, Any]:
-    """Await the end of a child, and all that it prints."""
+    """Await the end of a child, all that it prints, and a line of it."""
     script = "import time; time.sleep(0.02); print('x' * 5001)"
 
     async def child() -> asyncio.subprocess.Process:
@@ -104,9 +104,17 @@ async def subprocesses() -> dict[str, Any]:
         with wait("communicate", kind="subprocess"):
             await process.communicate()
 
+    async def reader() -> None:
+        process = await child()
+        assert process.stdout
+        with wait("readline", kind="subprocess"):
+            await process.stdout.readline()
+        await process.wait()
+
     await together(waiter=waiter())
     await together(talker=talker())
-    return {"count": 2}
+    await together(reader=reader())
+    return {"count": 3}
 
 
 async def signals() -> dict[str, Any]:

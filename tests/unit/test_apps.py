@@ -49,7 +49,7 @@ SHAPES = {
     "to_thread": 3,
     "process_pool": 3,
     "short_work": 5,
-    "subprocesses": 2,
+    "subprocesses": 3,
     "signals": 3,
     "wrapped": 4,
     "wrapped_reader": 1,

@@ -27,8 +27,20 @@ def _short(value: str | None) -> str:
     return "/".join(value.split("/")[-2:]) if value else "–"
 
 
-def await_columns() -> Sequence[Column]:
-    """Return the columns of the table of awaits."""
+def await_columns(kind: str | None = None) -> Sequence[Column]:
+    """Return the columns of the table of awaits; those of a thread tell what its worker did."""
+    worker = (
+        Column("thread.function", "function"),
+        *(
+            Column(f"thread.{key}_ns", title, format_ns, right=True)
+            for key, title in (
+                ("queued", "queued"),
+                ("cpu", "worker CPU"),
+                ("runq", "run queue"),
+                ("blocked", "blocked"),
+            )
+        ),
+    )
     return (
         Column("await_id", "await", right=True),
         Column("task_name", "task"),
@@ -39,6 +51,7 @@ def await_columns() -> Sequence[Column]:
         Column("sent_bytes", "sent", format_bytes, right=True),
         Column("recv_bytes", "received", format_bytes, right=True),
         Column("outcome", "outcome"),
+        *(worker if kind == "thread" else ()),
     )
 
 
@@ -85,4 +98,4 @@ def awaits(trace: Path | None, output: Output, **options: Any) -> None:  # noqa:
     rows = await_rows(
         opened_trace, task=options["task"], kind=options["kind"], slowest=options["slowest"]
     )
-    emit(rows, await_columns(), output)
+    emit(rows, await_columns(options["kind"]), output)

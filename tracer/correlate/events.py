@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
-from tracer.correlate.index import Ints, Keys, ints
+from tracer.correlate.index import Bools, Ints, Keys, ints
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracer.store.layout import TraceFolder
 
 Table = dict[str, Any]
@@ -44,6 +46,13 @@ class Events:
         """Return the text of each (agent, id), "" for 0 or a lost one."""
         strings = self.strings
         return [strings.get(pair, "") for pair in zip(agent.tolist(), ids.tolist(), strict=True)]
+
+    def passing(self, agent: Ints, ids: Ints, test: Callable[[str], object]) -> Bools:
+        """Say of each (agent, id) whether its text passes a test; a text is tested once."""
+        unique, inverse = np.unique(agent << 32 | ids, return_inverse=True)
+        texts = self.texts(unique >> 32, unique & 0xFFFFFFFF)
+        passed: Bools = np.array([bool(test(text)) for text in texts], bool)[inverse.reshape(-1)]
+        return passed
 
     @cached_property
     def sends(self) -> Ints:

@@ -60,12 +60,15 @@ _LEAF_KINDS = (
     ("/asyncio/queues.py:", "queue"),
     ("/asyncio/subprocess.py:", "subprocess"),
     ("/asyncio/base_subprocess.py:", "subprocess"),
+    ("_make_subprocess_transport", "subprocess"),
     ("/asyncio/threads.py:", "thread"),
     ("/asyncio/streams.py:", "socket"),
     ("/asyncio/selector_events.py:BaseSelectorEventLoop.sock_", "socket"),
 )
 GENERIC = ("future", "socket")
 _WRAPPING = (*GENERIC, "task")
+# methods of a SubprocessProtocol: its child's output, end of output, and end
+_OF_CHILD = (".pipe_data_received", ".pipe_connection_lost", ".process_exited")
 
 
 def leaf_kind(leaf: str) -> str:
@@ -290,11 +293,12 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     choose(cancelled & (flags_w & TIMER == 0), BY_CANCEL, none)
     choose(cancelled & (flags_w & TIMER != 0), BY_TIMER, none)
     choose(sus.next_step < 0, BY_NOTHING, none)
-    # shield's own future is a plain one to the agent
-    names = events.texts(
-        sus.agent, take(events["callback"]["name_str"], take(runs.callback, link), 0)
-    )
-    shielded = (by == BY_TASK) & over & np.array([n.startswith("shield.") for n in names], bool)
+    # what asyncio calls the callback by which it came to the task tells more than its future
+    through = np.where(link >= 0, take(runs.callback, sus.waker), -1)
+    name = take(events["callback"]["name_str"], through, 0)
+    behind_shield = events.passing(sus.agent, name, lambda text: text.startswith("shield."))
+    of_child = events.passing(sus.agent, name, lambda text: text.endswith(_OF_CHILD))
+    kinds = _kinds(by, sus, leaf, (by == BY_TASK) & over & behind_shield, of_child)
 
     return Wakes(
         by=by,
@@ -307,7 +311,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         sock=take(call["sock"], chosen, 0),
         in_task=in_task & (by == BY_RECV) & (received < 0),
         work=work,
-        kind=_kinds(by, sus, leaf, shielded),
+        kind=kinds,
     )
 
 
@@ -381,16 +385,20 @@ class _Chain:
         return found
 
 
-def _kinds(by: Ints, sus: Suspensions, leaf: list[str], shielded: Bools) -> list[str]:
+def _kinds(
+    by: Ints, sus: Suspensions, leaf: list[str], shielded: Bools, of_child: Bools
+) -> list[str]:
     """Return each suspension's kind: by evidence, else by what was awaited."""
     kinds = []
-    for how, b, named, behind_shield in zip(
-        sus.how.tolist(), by.tolist(), leaf, shielded.tolist(), strict=True
+    for how, b, named, behind_shield, child in zip(
+        sus.how.tolist(), by.tolist(), leaf, shielded.tolist(), of_child.tolist(), strict=True
     ):
         if b in (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT):
             kind = "socket"
         elif b == BY_SIGNAL:
             kind = "signal"
+        elif child:
+            kind = "subprocess"
         elif how == HOW_YIELD:
             kind = "yield"
         elif named in ("lock", "event", "queue", "timer", "subprocess"):
