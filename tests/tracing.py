@@ -42,6 +42,7 @@ SHAPES = (
     "ended_badly",
     "event",
     "future",
+    "late_timer",
     "lock",
     "locks",
     "loop_calls",

@@ -24,6 +24,24 @@ async def timer() -> dict[str, Any]:
     return {"count": 3, "durations_ms": durations_ms}
 
 
+async def late_timer() -> dict[str, Any]:
+    """Sleep for 5 ms while another task holds the loop for 25 ms from before the deadline on."""
+    spin: dict[str, Any] = {"task": "spinner"}
+
+    async def subject() -> None:
+        with wait("sleep", deadline_ms=5):
+            await asyncio.sleep(0.005)
+
+    async def spinner() -> None:
+        start_ns = now_ns = time.monotonic_ns()
+        while now_ns < start_ns + 25_000_000:
+            now_ns = time.monotonic_ns()
+        spin.update(start_ns=start_ns, end_ns=now_ns)
+
+    await together(late_timer=subject(), spinner=spinner())
+    return {"count": 1, "spin": spin}
+
+
 async def task() -> dict[str, Any]:
     """Await another task, which takes 13 ms."""
 
@@ -158,4 +176,16 @@ async def open_at_end() -> dict[str, Any]:
     os._exit(0)  # asyncio.run would cancel the task
 
 
-SHAPES = (timer, task, future, lock, event, queue, thread, yielding, cancelled, open_at_end)
+SHAPES = (
+    timer,
+    late_timer,
+    task,
+    future,
+    lock,
+    event,
+    queue,
+    thread,
+    yielding,
+    cancelled,
+    open_at_end,
+)

@@ -188,6 +188,22 @@ def test_timer(traced: Tracings) -> None:
         assert row["end_ns"] > leg["t4_ns"]
 
 
+def test_late_timer(traced: Tracings) -> None:
+    """A timer that fires late is remote up to its deadline; how late, and why, is its lag."""
+    trace = traced("shapes.py", "late_timer")
+    (row,), (wait,) = subjects(trace), trace.truth["waits"]
+    spin = trace.truth["spin"]
+    assert (row["kind"], row["outcome"], row["reasons"]) == ("timer", "result", [])
+    (leg,) = trace.legs(row["await_id"])
+    deadline_ns = leg["t4_ns"]
+    assert wait["start_ns"] <= deadline_ns - wait["deadline_ms"] * MS <= row["suspend_ns"]
+    assert spin["start_ns"] < deadline_ns < spin["end_ns"] < leg["t5_ns"]
+    late_ns = row["end_ns"] - deadline_ns
+    assert stages(row)["remote"] == deadline_ns - leg["t2_ns"]
+    assert lag_ns(row) == late_ns
+    assert row["lag"]["loop_busy_ns"] + row["lag"]["runq_ns"] >= spin["end_ns"] - deadline_ns
+
+
 @pytest.mark.parametrize(
     ("shape", "least_ms"), [("task", 13), ("future", 13), ("lock", 16), ("event", 12), ("queue", 0)]
 )

@@ -31,6 +31,7 @@ SHAPES = {
     "unix": 7,
     "busy": 1,
     "timer": 3,
+    "late_timer": 1,
     "task": 1,
     "future": 1,
     "lock": 1,

@@ -152,12 +152,30 @@ void task_park(struct task *task, PyObject *object, struct ev_step *step);
 void loop_see(PyObject *loop, struct thread *thread);
 
 /* ---- hooks.c ---- */
+
+/* One run: a step or a callback, from begin to end. Runs nest. */
+struct run {
+	struct thread *thread;
+	struct task *task; /* strong; NULL for a callback */
+	PyObject *object;  /* the Task */
+	struct wake wake;
+	u64 begin_ns;
+	u32 serial, outer_run, outer_task;
+	u8 flags;
+};
+
+void run_enter(struct run *run, u32 serial, u32 task);
+void run_leave(struct run *run);
+void write_step(struct run *run, u64 end_ns);
 int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer_type,
 		  PyObject *report);
 int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
 PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t n,
 		      PyObject *names);
 u32 run_serial(void);
+
+/* ---- eager.c ---- */
+void eager_install(PyObject *loop_type);
 
 /* ---- work.c ---- */
 u32 work_told(PyObject *callback, PyObject *args);

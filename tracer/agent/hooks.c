@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The hooks on asyncio: BaseEventLoop._call_soon (who woke what), Handle._run (runs) and, where
- * tasks can start eagerly, BaseEventLoop.create_task. Each does what the function does that it
- * replaces, whether or not anything is recorded.
+ * The hooks on asyncio: BaseEventLoop._call_soon (who woke what), Handle._run (runs); further ones
+ * are in eager.c and work.c. Each does what the function does that it replaces, whether or not
+ * anything is recorded.
  */
 #include "agent.h"
 
@@ -14,17 +14,6 @@
 struct scheduled {
 	const void *handle, *callback, *args; /* compared, never followed */
 	struct wake wake;
-};
-
-/* One run: a step or a callback, from begin to end. Runs nest. */
-struct run {
-	struct thread *thread;
-	struct task *task; /* strong; NULL for a callback */
-	PyObject *object;  /* the Task */
-	struct wake wake;
-	u64 begin_ns;
-	u32 serial, outer_run, outer_task;
-	u8 flags;
 };
 
 static struct scheduled scheduled[SETS][WAYS], in_flight[IN_FLIGHT];
@@ -114,15 +103,16 @@ PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args,
 		      PyObject *names)
 {
 	Py_ssize_t all = n + (names ? PyTuple_GET_SIZE(names) : 0);
-	PyObject **stack = PyMem_Calloc((size_t)all + 2, sizeof(*stack)), *result;
+	PyObject *few[8], **stack = few, *result;
 
-	if (!stack)
+	if (all + 2 > 8 && !(stack = PyMem_Malloc(((size_t)all + 2) * sizeof(*stack))))
 		return PyErr_NoMemory();
 	stack[1] = self;
 	memcpy(stack + 2, args, (size_t)all * sizeof(*stack));
 	result = PyObject_Vectorcall(function, stack + 1,
 				     (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-	PyMem_Free(stack);
+	if (stack != few)
+		PyMem_Free(stack);
 	return result;
 }
 
@@ -209,7 +199,7 @@ static void publish(struct thread *thread, u32 run, u32 task)
 		__atomic_store_n(thread->slot, task, __ATOMIC_RELAXED);
 }
 
-static void enter(struct run *run, u32 serial, u32 task)
+void run_enter(struct run *run, u32 serial, u32 task)
 {
 	run->serial = serial;
 	run->outer_run = run->thread->run;
@@ -217,13 +207,13 @@ static void enter(struct run *run, u32 serial, u32 task)
 	publish(run->thread, serial, task);
 }
 
-static void leave(struct run *run)
+void run_leave(struct run *run)
 {
 	publish(run->thread, run->outer_run, run->outer_task);
 	Py_CLEAR(run->task);
 }
 
-static void write_step(struct run *run, u64 end_ns)
+void write_step(struct run *run, u64 end_ns)
 {
 	struct ev_step step = {0}, *record;
 
@@ -317,7 +307,7 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 		begin_callback(run, handle, callback, args);
 	if (run->wake.tid && run->wake.tid != run->thread->tid)
 		run->flags |= RUN_FROM_THREAD;
-	enter(run, run_serial(), run->task ? run->task->serial : 0);
+	run_enter(run, run_serial(), run->task ? run->task->serial : 0);
 	run->begin_ns = now_ns();
 }
 
@@ -331,7 +321,7 @@ static void end(struct run *run, PyObject *callback)
 		else if (!run->object)
 			write_callback(run, callback, end_ns);
 	}
-	leave(run);
+	run_leave(run);
 }
 
 /* ---- Handle._run() ---- */
@@ -410,104 +400,6 @@ static PyObject *handle_run(PyObject *handle, PyObject *Py_UNUSED(none))
 	return result;
 }
 
-/* ---- BaseEventLoop.create_task(coro, ...), only where tasks can start eagerly ---- */
-
-#if PY_VERSION_HEX >= 0x030C0000
-static PyObject *old_create_task;
-
-static bool may_be_eager(PyObject *loop, PyObject *names)
-{
-	PyObject *factory = attribute(loop, "_task_factory");
-	bool may = factory && factory != Py_None;
-
-	Py_XDECREF(factory);
-	for (Py_ssize_t i = 0; !may && names && i < PyTuple_GET_SIZE(names); i++)
-		may = !PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), "eager_start");
-	return may;
-}
-
-static bool coro_has_begun(PyObject *coro)
-{
-	PyObject *suspended = attribute(coro, "cr_suspended");
-	PyObject *frame = suspended == Py_True ? NULL : attribute(coro, "cr_frame");
-	bool begun = suspended == Py_True || frame == Py_None;
-
-	Py_XDECREF(suspended);
-	Py_XDECREF(frame);
-	return begun;
-}
-
-static void end_eager(struct run *run, struct eager *eager, PyObject *object, PyObject *loop)
-{
-	u64 end_ns = now_ns();
-	bool begun = coro_has_begun(eager->coro);
-	struct task *task = eager->task;
-
-	if (!task) {
-		if (!begun)
-			return;
-		eager->object = object;
-		run->thread->eager = eager;
-		task = task_see(object, loop, run->thread, eager->begin_ns);
-		run->thread->eager = eager->outer;
-		if (!task || task != eager->task)
-			return; /* a factory's own kind of task */
-	}
-	run->task = (struct task *)new_ref((PyObject *)task);
-	run->object = object;
-	if (begun)
-		task->born_ns = eager->begin_ns;
-	task->parent = eager->parent;
-	task_born(task, object, loop, run->thread->tid, begun ? RUN_EAGER : 0);
-	if (begun) {
-		run->flags = RUN_EAGER;
-		run->begin_ns = eager->begin_ns;
-		run->wake = (struct wake){eager->begin_ns, eager->parent_run, run->thread->tid};
-		task_name(task, object, run->thread->tid);
-		task->named = false; /* until 3.13 asyncio.create_task names it only now */
-		write_step(run, end_ns);
-	}
-}
-
-static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n,
-			     PyObject *names)
-{
-	struct eager eager = {0};
-	struct run run = {0};
-	PyObject *task;
-
-	if (n < 1 || !may_be_eager(loop, names) || !ring_ready())
-		return call_method(old_create_task, loop, args, n, names);
-	run.thread = thread_self();
-	thread_announce(run.thread);
-	eager.outer = run.thread->eager;
-	eager.coro = new_ref(args[0]);
-	eager.parent = run.thread->task;
-	eager.parent_run = run.thread->run;
-	eager.serial = task_reserve();
-	eager.begin_ns = now_ns();
-	run.thread->eager = &eager;
-	enter(&run, run_serial(), eager.serial);
-	task = call_method(old_create_task, loop, args, n, names);
-	run.thread->eager = eager.outer;
-	if (task && ring_ready())
-		end_eager(&run, &eager, task, loop);
-	leave(&run);
-	Py_XDECREF(eager.task);
-	Py_DECREF(eager.coro);
-	return task;
-}
-
-static PyMethodDef create_task_def = {
-	"create_task", (PyCFunction)(void (*)(void))create_task, METH_FASTCALL | METH_KEYWORDS,
-#if PY_VERSION_HEX >= 0x030E0000
-	"create_task($self, coro, **kwargs)\n--\n\n"
-#else
-	"create_task($self, coro, *, name=None, context=None)\n--\n\n"
-#endif
-	"Schedule or begin executing a coroutine object.\n\nReturn a task object."};
-#endif
-
 /* ---- installing ---- */
 
 static PyMethodDef call_soon_def = {
@@ -570,10 +462,7 @@ int hooks_install(PyObject *loop_type, PyObject *handle, PyObject *timer, PyObje
 		PyErr_Restore(type, value, trace);
 		return -1;
 	}
-#if PY_VERSION_HEX >= 0x030C0000
-	if (hook_replace(loop_type, &create_task_def, &old_create_task))
-		PyErr_Clear(); /* then eager first steps go unseen, nothing else */
-#endif
+	eager_install(loop_type);
 	if (hook_replace(loop_type, &add_signalsafe_def, &old_add_signalsafe))
 		PyErr_Clear(); /* then it is not seen that a signal was the cause, nothing else */
 	work_install(loop_type);

@@ -355,17 +355,19 @@ class _Chain:
         A callback that call_soon scheduled is passed through unless it received something itself;
         so is, on the way of a cancellation, the end of a cancelled task.
         """
-        runs, link = self._runs, np.full(len(run), -1, np.int64)
+        runs, run, when = self._runs, run.copy(), when.copy()
+        link = np.full(len(run), -1, np.int64)
+        rows = np.flatnonzero(take(runs.waker, run) >= 0)
         for _ in range(_MAX_LINKS):
-            passed = take(runs.callback, run) >= 0
-            passed &= self._recvs.before(run, when) < 0
-            passed |= cancelled & take(self._cancelled, run, 0).astype(bool)
-            passed &= (run >= 0) & (take(runs.waker, run) >= 0)
-            if not passed.any():
+            at = run[rows]
+            passed = (runs.callback[at] >= 0) | (cancelled[rows] & self._cancelled[at])
+            rows = rows[passed]
+            rows = rows[self._recvs.before(run[rows], when[rows]) < 0]
+            if not len(rows):
                 break
-            link = np.where(passed, run, link)
-            when = np.where(passed, take(runs.wake, run), when)
-            run = np.where(passed, take(runs.waker, run), run)
+            at = run[rows]
+            link[rows], when[rows], run[rows] = at, runs.wake[at], runs.waker[at]
+            rows = rows[runs.waker[run[rows]] >= 0]
         return run, when, link
 
     def root(self, sus: Suspensions) -> tuple[Ints, Ints, Ints]:
