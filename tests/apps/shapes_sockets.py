@@ -32,13 +32,17 @@ async def connect() -> dict[str, Any]:
 
 
 async def accept() -> dict[str, Any]:
-    """Accept three connections with loop.sock_accept; each comes 20 ms after the last."""
+    """Accept three connections with loop.sock_accept; each comes 20 ms after the last.
+
+    Nothing is sent on them, nor are they closed meanwhile: only the listener can become readable.
+    """
     loop = asyncio.get_running_loop()
+    kept: list[socket.socket] = []
 
     def clients(port: int) -> None:
         for _ in range(3):
             time.sleep(0.02)
-            socket.create_connection(("127.0.0.1", port)).close()
+            kept.append(socket.create_connection(("127.0.0.1", port)))
 
     async def subject() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -51,6 +55,8 @@ async def accept() -> dict[str, Any]:
                 connection.close()
 
     await together(accept=subject())
+    for connection in kept:
+        connection.close()
     return {"count": 3}
 
 

@@ -55,6 +55,10 @@ def test_accept(traced: Tracings) -> None:
         assert not unknown(row)
         assert stages(row)["send"] == 0
         assert 15 * MS < stages(row)["remote"] < row["total_ns"]
+        (leg,) = trace.legs(row["await_id"])
+        ready = trace.one("receive", leg["rx_id"])
+        assert leg["t4_ns"] == ready["ts_ns"] < trace.one("syscall", leg["call_id"])["ts_ns"]
+        assert ready["sock"] != leg["sock"]  # the listener's, not the new socket's
         check_ended(trace, row, "callback")
 
 

@@ -91,6 +91,13 @@ class _Cutter:
         found = index.before(take(self.runs.agent, run), when)
         return take(self.call["ts_ns"], take(rows, found))
 
+    def listener(self, accept: Ints) -> Ints:
+        """Return the socket that was listening on a call's descriptor; the call names the new one."""
+        ctl = self.events["epoll_ctl"]
+        index = Index(ctl["tid"] << 32 | ctl["fd"], ctl["ts_ns"])
+        key = take(self.call["tid"], accept) << 32 | take(self.call["fd"], accept)
+        return take(ctl["sock"], index.before(key, take(self.call["ts_ns"], accept)))
+
     def run_sock(self, run: Ints, sock: Ints) -> Ints:
         """Return one number for (run, socket)."""
         return run * (len(self.socks) + 1) + np.searchsorted(self.socks, sock)
@@ -225,7 +232,8 @@ def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str,
         reads, Index(c.call["sock"][reads], c.call["ts_ns"][reads]).before(sock, when, strict=True)
     )
     since = np.where(by == BY_ACCEPT, c.sus.begin[first], take(c.call["ts_ns"], prior, 0))
-    earliest = ready.after(sock, since, strict=True)
+    watched = np.where(by == BY_ACCEPT, c.listener(woken_call), sock)
+    earliest = ready.after(watched, since, strict=True)
     fits = plain & (earliest >= 0) & (take(rx["ts_ns"], earliest) <= when)
     rx_last = np.where(fits, earliest, rx_last)
     rx_first = np.where(fits, earliest, rx_first)
