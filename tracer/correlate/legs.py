@@ -92,7 +92,7 @@ class _Cutter:
         return take(self.call["ts_ns"], take(rows, found))
 
     def listener(self, accept: Ints) -> Ints:
-        """Return the socket that was listening on a call's descriptor; the call names the new one."""
+        """Return the socket that an accept was called on; the call itself names the new one."""
         ctl = self.events["epoll_ctl"]
         index = Index(ctl["tid"] << 32 | ctl["fd"], ctl["ts_ns"])
         key = take(self.call["tid"], accept) << 32 | take(self.call["fd"], accept)
