@@ -63,14 +63,15 @@ async def wait_all() -> None:
 
 
 async def as_completed() -> None:
-    """Take children as they end."""
-    for done, name in zip(
-        asyncio.as_completed([child("completed_long"), child("completed_short", SHORT_S)]),
-        ("completed_short", "completed_long"),
-        strict=True,
-    ):
-        with wait("as_completed", kind="task", woken_by=name):
-            await done
+    """Take children as they end; the second one ends only while it is waited for."""
+    go = asyncio.Event()
+    last = asyncio.create_task(go.wait(), name="completed_long")
+    done = asyncio.as_completed([last, child("completed_short", SHORT_S)])
+    with wait("as_completed", kind="task", woken_by="completed_short"):
+        await next(done)
+    asyncio.get_running_loop().call_later(SHORT_S, go.set)
+    with wait("as_completed", kind="task", woken_by="completed_long"):
+        await next(done)
 
 
 async def call_soon() -> None:

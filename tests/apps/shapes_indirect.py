@@ -83,7 +83,8 @@ async def loop_calls() -> dict[str, Any]:
     loop = asyncio.get_running_loop()
 
     async def sock_recv() -> None:
-        ours = socket.create_connection(("127.0.0.1", peer(answering((1001, 5001)))))
+        port = peer(answering((1001, 5001), delay_s=0.02))  # not before it was asked for
+        ours = socket.create_connection(("127.0.0.1", port))
         ours.setblocking(False)
         with ours, wait("sock_recv", sent_bytes=1001, recv_bytes=5001):
             await loop.sock_sendall(ours, b"q" * 1001)

@@ -86,26 +86,36 @@ async def process_pool() -> dict[str, Any]:
 
 
 async def subprocesses() -> dict[str, Any]:
-    """Await the end of a child, all that it prints, and a line of it."""
-    script = "import time; time.sleep(0.02); print('x' * 5001)"
+    """Await the end of a child, all that it prints, and a line of it.
 
-    async def child() -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", script, stdout=asyncio.subprocess.PIPE
+    The child begins to print, and ends, when its standard input is closed: not before it is waited
+    for.
+    """
+    loop = asyncio.get_running_loop()
+    script = "import sys; sys.stdin.read(); print('x' * 5001)"
+    pipe = asyncio.subprocess.PIPE
+
+    async def child(*, close: bool) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-c", script), stdin=pipe, stdout=pipe
         )
+        assert process.stdin
+        if close:
+            loop.call_later(WORK_S, process.stdin.close)
+        return process
 
     async def waiter() -> None:
-        process = await child()
+        process = await child(close=True)
         with wait("wait", kind="subprocess"):
             await process.wait()
 
     async def talker() -> None:
-        process = await child()
+        process = await child(close=False)
         with wait("communicate", kind="subprocess"):
-            await process.communicate()
+            await process.communicate(b"")
 
     async def reader() -> None:
-        process = await child()
+        process = await child(close=True)
         assert process.stdout
         with wait("readline", kind="subprocess"):
             await process.stdout.readline()
@@ -118,7 +128,7 @@ async def subprocesses() -> dict[str, Any]:
 
 
 async def signals() -> dict[str, Any]:
-    """Let a handler of SIGUSR1 set an event, a future and a queue; a thread sends the signal."""
+    """Let a handler of SIGUSR1 set an event, a future and a queue."""
     loop = asyncio.get_running_loop()
     event, future = asyncio.Event(), loop.create_future()
     queue: asyncio.Queue[None] = asyncio.Queue()
@@ -132,12 +142,8 @@ async def signals() -> dict[str, Any]:
         with wait("signal", kind="signal"):
             await waited
 
-    def send() -> None:
-        time.sleep(0.013)
-        os.kill(os.getpid(), signal.SIGUSR1)
-
     loop.add_signal_handler(signal.SIGUSR1, handler)
-    threading.Thread(target=send, daemon=True).start()
+    loop.call_later(WORK_S, os.kill, os.getpid(), signal.SIGUSR1)
     await together(
         on_event=subject(event.wait()), on_future=subject(future), on_queue=subject(queue.get())
     )

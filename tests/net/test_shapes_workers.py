@@ -67,7 +67,7 @@ def test_subprocesses(traced: Tracings) -> None:
     trace = traced("shapes.py", "subprocesses")
     for row, wait in zip(subjects(trace), trace.truth["waits"], strict=True):
         assert (row["kind"], row["outcome"]) == (wait["kind"], "result")
-        assert stages(row)["remote"] > 10 * MS
+        assert stages(row)["remote"] > 0
     # to start a child and to read what it prints through a task of asyncio's own is no socket
     kinds = {row["kind"] for row in trace.awaits}
     assert kinds <= {"subprocess", "task", "future"}
@@ -79,7 +79,7 @@ def test_signals(traced: Tracings) -> None:
     for row in subjects(trace):
         assert (row["kind"], row["outcome"], row["reasons"]) == ("signal", "result", [])
         assert not unknown(row)
-        assert stages(row)["remote"] > 10 * MS
+        assert stages(row)["remote"] > 0
         check_ended(trace, row, "callback")
         (leg,) = trace.legs(row["await_id"])
         written = trace.query(
