@@ -236,7 +236,10 @@ class _Session:
             for tgid in np.unique(np.ascontiguousarray(births).view(thread.dtype)["tgid"]).tolist():
                 self._note_process(tgid)
             write_all(self._raw, slots.data.cast("B"))
+            full = self._ring.is_full()
             self._ring.release(len(slots))
+            if full:
+                self._note_losses()
             slots = self._ring.take()
 
     def _scan_agents(self) -> None:
@@ -265,8 +268,8 @@ class _Session:
             LOSSES,
             {
                 "ts_ns": time.monotonic_ns(),
-                "seen": self._loader.counters("seen"),
-                "lost": self._loader.counters("lost"),
+                **self._loader.counters(),
+                "agents": {Path(name).stem: ring.lost for name, (ring, _) in self._rings.items()},
             },
         )
 
@@ -281,12 +284,13 @@ class _Session:
         self._scan_agents()
         for ring, fd in self._rings.values():
             ring.drain(fd)
+        self._note_losses()
+        for ring, fd in self._rings.values():
             os.close(fd)
             ring.close()
         write_all(self._raw, memoryview(open_records(self._loader.open_threads(), end_ns)))
         write_all(self._raw, memoryview(gap_records(self._loader.untold_gaps())))
         os.close(self._raw)
-        self._note_losses()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         manifest.update(
             state="recorded",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tracer.correlate.words import STAGES
+from tracer.store.losses import LOSS_DOC
 
 _CUTS = (
     "the step begins in which the task first suspended",
@@ -49,4 +50,5 @@ DOCS: dict[str, dict[str, str]] = {
         "cpu_ns": "on-CPU time of its steps, ns",
         "longest_step_ns": "longest step: how long it held the loop, ns",
     },
+    "loss": LOSS_DOC,
 }
