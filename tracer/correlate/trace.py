@@ -80,6 +80,7 @@ def complete(folder: TraceFolder) -> dict[str, Any]:
             manifest["correlated"] = True
             folder.write_manifest(manifest)
         finally:
+            folder.give_to_owner()
             os.close(lock)
     except OSError as error:
         raise TraceUnreadable(
