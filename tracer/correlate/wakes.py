@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.correlate.gaps import touched
+from tracer.correlate.index import Bools, Index, Ints, previous_in_group, take
 from tracer.correlate.tasks import HOW_FUTURE, HOW_GATHER, HOW_TASK, HOW_YIELD, Suspensions, Tasks
 from tracer.system import syscalls
 
@@ -87,13 +88,17 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     alive = [n for n, info in enumerate(infos) if info["mode"] == "c"]
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
-    agent = take(np.array(alive, np.int64), Index(tgids, starts).before(tgid, ts))
     run = _containing(runs, tid, ts)
-    stamp = tasks.find(np.maximum(agent, 0), call["task"])
+    # a run says whose it is; without one, the process does, if the record of its birth is there
+    agent = take(np.array(alive, np.int64), Index(tgids, starts).before(tgid, ts))
+    agent = np.where(run >= 0, take(runs.agent, run), agent)
+    stamp = tasks.find(np.maximum(agent, 0), np.where(agent >= 0, call["task"], 0))
     by_run = tasks.find(
         np.maximum(agent, 0),
         take(events["step"]["task"], take(runs.step, run), 0),
     )
+    # the step of an eager task within this one was lost: its calls are not the outer task's
+    run = np.where((stamp > 0) & (by_run > 0) & (stamp != by_run), -1, run)
     loop = events["loop"]
     ours = set(zip(loop["agent"].tolist(), loop["self_fd"].tolist(), strict=True))
     ours |= set(zip(loop["agent"].tolist(), loop["self_wfd"].tolist(), strict=True))
@@ -130,7 +135,8 @@ class Wakes:
 
     `call` is the row of `syscall` that ended it (-1: none), `call_run` the run it was made in,
     `sock` its socket; `hop` where it was found behind a reader task; `in_task` where the woken
-    task itself made it.
+    task itself made it. `of_lost` are receives that ended suspensions of which there is no record,
+    `doubtful` those among them that perhaps only led to a new task.
     """
 
     by: Ints
@@ -140,16 +146,26 @@ class Wakes:
     hop: Bools
     in_task: Bools
     kind: list[str]
+    of_lost: Ints
+    doubtful: Ints
+
+    @property
+    def received(self) -> Bools:
+        """Say of each suspension whether a receive ended it."""
+        return np.asarray(self.by == BY_RECV)
 
 
 def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
-    events: Events, runs: Runs, calls: Calls, sus: Suspensions
+    events: Events, runs: Runs, calls: Calls, sus: Suspensions, tasks: Tasks
 ) -> Wakes:
     """Find the evidence for the end of every suspension."""
     call, step = events["syscall"], events["step"]
-    leafs = events.texts(sus.agent, take(step["leaf_str"], sus.step, 0))
+    leaf_ids = take(step["leaf_str"], sus.step, 0)
+    leafs = events.texts(sus.agent, leaf_ids)
     cache: dict[str, str] = {}
     leaf = [cache.get(t) or cache.setdefault(t, leaf_kind(t)) for t in leafs]
+    for at in np.flatnonzero((leaf_ids > 0) & (events.known(sus.agent, leaf_ids) < 0)).tolist():
+        leaf[at] = "unknown"
     generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
     waker, wake = sus.waker, sus.wake
 
@@ -205,6 +221,11 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
     in_task = from_reader & (own >= 0) & own_first & (received < 0) & (accepted < 0)
 
+    # a later call that is the true one may be among what was lost up to the wake
+    received, accepted, written, connected = (
+        np.where(touched(events, take(call["ts_ns"], rows, 0), wake), -1, rows)
+        for rows in (received, accepted, written, connected)
+    )
     by = np.full(sus.count, BY_CALLBACK, np.int64)
     chosen = np.full(sus.count, -1, np.int64)
 
@@ -226,6 +247,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
 
     call_run = take(calls.run, chosen)
     kinds = _kinds(by, sus, leaf)
+    of_lost, doubtful = _wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
         by=by,
         call=chosen,
@@ -234,6 +256,8 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         hop=hop & (by == BY_RECV),
         in_task=in_task & (by == BY_RECV) & (received < 0),
         kind=kinds,
+        of_lost=of_lost,
+        doubtful=doubtful,
     )
 
 
@@ -255,3 +279,38 @@ def _kinds(by: Ints, sus: Suspensions, leaf: list[str]) -> list[str]:
             kind = named
         kinds.append(kind)
     return kinds
+
+
+def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tuple[Ints, Ints]:
+    """Return the receives that ended suspensions of which there is no record.
+
+    The step before was lost: what it waited for is not known, but the bytes are not another's.
+    The second array has those of which that is not certain: the task's birth was lost, too, and
+    the step may have been its first, of a task that the receive's callback made; or the task itself
+    made the receive in a step that was lost, and perhaps went on to receive more.
+    """
+    step, task = events["step"], events["task"]
+    who = tasks.find(step["agent"], step["task"])
+    order = np.lexsort((step["ts_ns"], who))
+    before = take(order, previous_in_group(who[order]))
+    prior = np.empty(len(order), np.int64)
+    prior[order] = before
+    how = take(step["how"], prior, 0)
+    waker = take(runs.waker, runs.of_step)
+    birth = tasks.row[who]
+    newborn = (prior < 0) & (birth >= 0) & (take(task["run"], birth) == step["waker_run"])
+    lost = np.flatnonzero((waker >= 0) & ~((how >= HOW_FUTURE) & (how <= HOW_YIELD)) & ~newborn)
+    recvs = calls.recvs
+    index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
+    through = waker[lost]  # a reader task, perhaps
+    direct = index.before(through, step["wake_ns"][lost])
+    hop = index.before(take(runs.waker, through), take(runs.wake, through))
+    found = take(recvs, np.where((direct < 0) & (take(runs.step, through) >= 0), hop, direct))
+    doubtful = (prior[lost] < 0) & (birth[lost] < 0)
+    of_step = recvs[
+        (calls.task[recvs] > 0) & (calls.run[recvs] < 0)
+    ]  # made in a step that was lost
+    return (
+        np.concatenate([found[found >= 0], of_step]),
+        np.concatenate([found[(found >= 0) & doubtful], of_step]),
+    )

@@ -112,12 +112,19 @@ def address6(raw: bytes) -> str:
 
 
 def strings_of(pieces: np.ndarray[Any, Any] | None) -> dict[int, str]:
-    """Return the agent's interned strings by id."""
+    """Return the agent's interned strings by id; one without all of its pieces is none."""
     parts: dict[int, bytearray] = {}
+    missing: dict[int, set[int]] = {}
     if pieces is not None:
         for row in pieces:
             whole = parts.setdefault(int(row["id"]), bytearray(int(row["len"])))
             text = bytes(row["text"])
             first = int(row["first"])
             whole[first : first + len(text)] = text
-    return {key: bytes(value).decode("utf-8", "replace") for key, value in parts.items()}
+            size = row.dtype["text"].itemsize
+            missing.setdefault(int(row["id"]), set(range(0, len(whole), size))).discard(first)
+    return {
+        key: bytes(value).decode("utf-8", "replace")
+        for key, value in parts.items()
+        if not missing[key]
+    }
