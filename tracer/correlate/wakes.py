@@ -305,11 +305,12 @@ def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tu
     through = waker[lost]  # a reader task, perhaps
     direct = index.before(through, step["wake_ns"][lost])
     hop = index.before(take(runs.waker, through), take(runs.wake, through))
-    found = take(recvs, np.where((direct < 0) & (take(runs.step, through) >= 0), hop, direct))
+    own = index.after(runs.of_step[lost], step["ts_ns"][lost])
+    of_reader = (take(runs.callback, through) >= 0) & (take(runs.wake, through, 1) == 0)
+    other = np.where(take(runs.step, through) >= 0, hop, np.where(of_reader, own, -1))
+    found = take(recvs, np.where(direct < 0, other, direct))
     doubtful = (prior[lost] < 0) & (birth[lost] < 0)
-    of_step = recvs[
-        (calls.task[recvs] > 0) & (calls.run[recvs] < 0)
-    ]  # made in a step that was lost
+    of_step = recvs[(calls.task[recvs] > 0) & (calls.run[recvs] < 0)]  # its own step was lost
     return (
         np.concatenate([found[found >= 0], of_step]),
         np.concatenate([found[(found >= 0) & doubtful], of_step]),
