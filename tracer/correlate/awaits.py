@@ -86,6 +86,7 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     since = np.where(unseen, 0, gaps.since(p, columns["start_ns"]))
     lossy = gaps.touched(events, since, gaps.settled(p, last, columns["end_ns"]))
     lossy |= gaps.nameless(p, last, columns["task_id"]) | gaps.served_unknown(p, last)
+    lossy |= gaps.beheaded(p, first)
     moved = columns["sent_bytes"] + columns["recv_bytes"] > 0
     lossy |= gaps.unaddressed(p, columns["sock"], moved)
     bits[lossy] |= reasons.bit("ring_full")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.events.header import load as load_header
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def nameless(p: Picture, last: Ints, task_id: Ints) -> Bools:
     ):
         missing |= (ids > 0) & (p.events.known(agent, ids) < 0)
     return np.asarray(missing)
+
+
+def beheaded(p: Picture, first: Ints) -> Bools:
+    """Say for each row whether its first suspension continues one that was lost."""
+    same = load_header().constants["RUN_RESUMED_SAME"]
+    return np.asarray(take(p.events["step"]["flags"], p.sus.step[first], 0) & same != 0)
 
 
 def served_unknown(p: Picture, last: Ints) -> Bools:

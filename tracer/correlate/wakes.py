@@ -287,7 +287,8 @@ def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tu
     The step before was lost: what it waited for is not known, but the bytes are not another's.
     The second array has those of which that is not certain: the task's birth was lost, too, and
     the step may have been its first, of a task that the receive's callback made; or the task itself
-    made the receive in a step that was lost, and perhaps went on to receive more.
+    made the receive in a step that was lost, and perhaps went on to receive more, or in one of
+    which it is not known what began it.
     """
     step, task = events["step"], events["task"]
     who = tasks.find(step["agent"], step["task"])
@@ -311,7 +312,10 @@ def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tu
     found = take(recvs, np.where(direct < 0, other, direct))
     doubtful = (prior[lost] < 0) & (birth[lost] < 0)
     of_step = recvs[(calls.task[recvs] > 0) & (calls.run[recvs] < 0)]  # its own step was lost
+    woken = np.flatnonzero((step["waker_run"] > 0) & (waker < 0))  # by whom was lost
+    first = take(recvs, index.after(runs.of_step[woken], step["ts_ns"][woken]))
+    unsure = np.concatenate([of_step, first[first >= 0]])
     return (
-        np.concatenate([found[found >= 0], of_step]),
-        np.concatenate([found[(found >= 0) & doubtful], of_step]),
+        np.concatenate([found[found >= 0], unsure]),
+        np.concatenate([found[(found >= 0) & doubtful], unsure]),
     )
