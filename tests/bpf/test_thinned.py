@@ -105,8 +105,7 @@ def test_rows_that_no_loss_touches_stay_complete(whole: Whole, seed: int, tmp_pa
     """An await of a lossless task that ended before the first loss is complete."""
     trace = finished(whole.thinner.copy(tmp_path / "thin", seed, kernel=True, agents=True))
     first = trace.rows(
-        "SELECT min(ts_ns) AS ns FROM"
-        " (SELECT ts_ns FROM gap UNION ALL SELECT ts_ns FROM agent_gap)"
+        "SELECT min(ts_ns) AS ns FROM (SELECT ts_ns FROM gap UNION ALL SELECT ts_ns FROM agent_gap)"
     )[0]["ns"]
     rows = by_place(trace)
     slack_ns = 30_000_000  # two iterations of its loop, with the programs' longest timeout
