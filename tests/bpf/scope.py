@@ -85,12 +85,12 @@ class Scope:
         popen = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
             "env": own_environment(),
             **popen,
         }
         process = subprocess.Popen(
             [*before, COMMAND, "run", "-o", "t", *options, "--", *command],
-            stderr=subprocess.PIPE,
             cwd=self.folder,
             **popen,
         )
