@@ -98,6 +98,8 @@ def nameless(p: Picture, last: Ints, task_id: Ints) -> Bools:
         task_id: its task.
 
     """
+    if not anything(p.events):
+        return np.zeros(len(last), bool)
     step, task = p.events["step"], p.events["task"]
     birth = p.tasks.row[task_id]
     agent = p.sus.agent[last]
@@ -136,9 +138,12 @@ def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:
         moved: whether it moved bytes.
 
     """
+    if not anything(p.events):
+        return np.zeros(len(sock), bool)
     used = np.unique(sock[sock > 0]).tolist()
     unknown = [s for s in used if s not in p.sockets]
-    half = [s for s in used if s in p.sockets and not _peer_known(p.sockets[s])]
+    told = p.events.manifest["level"] > 1  # that a socket is connected now is not seen below
+    half = [s for s in used if told and s in p.sockets and not _peer_known(p.sockets[s])]
     return np.asarray(np.isin(sock, unknown) | (np.isin(sock, half) & moved))
 
 
