@@ -113,7 +113,7 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
     header = load_header()
     records = part.records
     lost = {
-        record.name: part.lost[record.kind - 32] if part.lost else 0
+        record.name: part.lost[record.kind - 32] if record.kind - 32 < len(part.lost) else 0
         for record in header.records.values()
         if record.kind is not None and record.kind >= 32
     }

@@ -97,7 +97,7 @@ class Losses:
         ]
         kernel = (
             self.ts_ns[sample],
-            np.array([names[k] for k in kind.tolist()], object),
+            np.array([names.get(k, "") for k in kind.tolist()], object),
             cpu,
             np.full(len(sample), -1),
             self.seen[sample, kind, cpu],
@@ -121,16 +121,31 @@ class Losses:
 
 
 def read_losses(path: Path) -> Losses:
-    """Read the samples of a recording; one that was cut off in the middle is dropped."""
-    samples = json_lines(path)
+    """Read the samples of a recording; what is none (cut off, or another's) is dropped."""
     kinds = load_header().constants["KIND_MAX"]
-    none = np.zeros((0, kinds, 0), np.int64)
+    samples = [s for line in json_lines(path) if (s := _sample(line, kinds)) is not None]
+    cpus = samples[-1][1].shape[1] if samples else 0
+    samples = [s for s in samples if s[1].shape[1] == cpus]
     return Losses(
-        ts_ns=np.array([s["ts_ns"] for s in samples], np.int64),
-        seen=np.array([s["seen"] for s in samples], np.int64) if samples else none,
-        lost=np.array([s["lost"] for s in samples], np.int64) if samples else none,
-        agents=[s["agents"] for s in samples],
+        ts_ns=np.array([s[0] for s in samples], np.int64),
+        seen=np.array([s[1] for s in samples], np.int64).reshape(len(samples), kinds, cpus),
+        lost=np.array([s[2] for s in samples], np.int64).reshape(len(samples), kinds, cpus),
+        agents=[s[3] for s in samples],
     )
+
+
+def _sample(
+    line: Any,  # noqa: ANN401 (from a file)
+    kinds: int,
+) -> tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any], dict[str, list[int]]] | None:
+    try:
+        seen, lost = np.array(line["seen"], np.int64), np.array(line["lost"], np.int64)
+        agents = {str(ring): [int(n) for n in counts] for ring, counts in line["agents"].items()}
+        if seen.shape == lost.shape and seen.ndim == 2 and len(seen) == kinds:
+            return int(np.int64(line["ts_ns"])), seen, lost, agents
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        pass
+    return None
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
