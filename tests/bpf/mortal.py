@@ -30,6 +30,7 @@ def tear(folder: Path) -> None:
 def arm(moment: str) -> None:
     """Put death into a function."""
     module, name, when, count = moment.split(":")
+    importlib.import_module("tracer.capture.session")  # what it took from others stays whole
     owner: Any = importlib.import_module(module)
     *path, last = name.split(".")
     for part in path:

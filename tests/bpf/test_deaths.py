@@ -55,12 +55,13 @@ class Death:
         self.scope = scope
         self.out = scope.folder / "out"
 
-    def happens(self, moment: str, **env: str) -> None:
+    def happens(self, moment: str, *options: str, **env: str) -> None:
         """Trace the steady app by a tracer that dies at the moment."""
         with self.out.open("wb") as out:
             process = self.scope.start(
                 *(PYTHON, STEADY),
                 before=(sys.executable, MORTAL, moment),
+                options=options,
                 stdout=out,
                 env=own_environment(**env),
             )
@@ -90,6 +91,7 @@ class Death:
         end_ns = trace.manifest["end_ns"]
         rows = trace.rows("""SELECT * FROM "await" WHERE "where" LIKE '%steady.py%'""")
         assert all(row["start_ns"] <= end_ns for row in rows)
+        assert trace.rows("SELECT agent, run FROM step GROUP BY 1, 2 HAVING count(*) > 1") == []
         whole = Counter(
             (row["sent_bytes"], row["recv_bytes"])
             for row in rows
@@ -151,6 +153,26 @@ def test_while_recording_the_trace_is_whole_up_to_there(death: Death, moment: st
     death.check_rows(trace, calls)
     assert info_document(open_trace(death.scope.trace, death.scope.folder)) == info
     assert {path.name for path in death.scope.trace.iterdir()} & {"raw", "live"} == set()
+
+
+@pytest.mark.usefixtures("bpf_left_clean")
+@pytest.mark.parametrize("moment", ["recording", "records written, not given back"])
+def test_a_cut_trace_knows_what_was_lost(death: Death, moment: str) -> None:
+    """With too small a ring the cut trace has its losses, each in a gap, and no row is wrong."""
+    death.happens(CUT[moment], "--ring", "4")
+    calls = death.calls()
+    trace, said = death.read()
+    lost, cut = said.splitlines()
+    info = info_document(trace)
+    assert lost.startswith(f"LOST {info['lost_total']} ")
+    assert cut.startswith("CUT")
+    gaps = trace.rows("SELECT sum(lost_count) AS n, max(end_ns) AS ns FROM gap")[0]
+    assert gaps["n"] == info["lost_total"] == sum(row["lost"] for row in info["losses"]) > 0
+    rows = trace.rows("""SELECT * FROM "await" WHERE "where" LIKE '%steady.py%' AND complete""")
+    begun = {(c["sent_bytes"], c["recv_bytes"]) for c in calls}
+    for row in rows:
+        if row["kind"] == "socket" and row["recv_bytes"] >= 20000:
+            assert (row["sent_bytes"], row["recv_bytes"]) in begun
 
 
 def test_every_command_says_that_the_trace_was_cut(death: Death) -> None:
