@@ -13,6 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from thinning import Thinner, finished, record_raw
+from tracing import load_lab
 
 from tracer.correlate.events import Events
 from tracer.correlate.picture import picture_of
@@ -57,11 +58,16 @@ def by_place(trace: Trace) -> dict[tuple[int, int, int], Row]:
     return found
 
 
-@pytest.fixture(scope="module", params=APPS)
+@pytest.fixture(scope="module", params=[*APPS, pytest.param("pool", marks=pytest.mark.postgres)])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """Record an app once, and correlate a copy of the recording as it is."""
     folder = tmp_path_factory.mktemp(request.param)
-    raw = record_raw(folder / "raw", *APPS[request.param])
+    if request.param == "pool":
+        pytest.importorskip("asyncpg")
+        with load_lab().private_postgres("lo") as lab:
+            raw = record_raw(folder / "raw", "pool.py", "--dsn", lab.dsn, "--calls", "5")
+    else:
+        raw = record_raw(folder / "raw", *APPS[request.param])
     shutil.copytree(raw, folder / "whole")
     trace = finished(folder / "whole")
     assert not any(kind["lost"] for kind in trace.manifest["events"].values())

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 _NEVER = np.iinfo(np.int64).max
 
 
-def touched(events: Events, start: Ints, end: Ints) -> Bools:
+_GAPS = ("gap", "agent_gap")
+
+
+def touched(events: Events, start: Ints, end: Ints, tables: tuple[str, ...] = _GAPS) -> Bools:
     """Say for each interval whether something was lost in it."""
-    first = np.concatenate([events[name]["ts_ns"] for name in ("gap", "agent_gap")])
-    last = np.concatenate([events[name]["end_ns"] for name in ("gap", "agent_gap")])
+    first = np.concatenate([events[name]["ts_ns"] for name in tables])
+    last = np.concatenate([events[name]["end_ns"] for name in tables])
     if not len(first):
         return np.zeros(len(start), bool)
     order = np.argsort(first)
@@ -33,7 +36,7 @@ def touched(events: Events, start: Ints, end: Ints) -> Bools:
 
 def anything(events: Events) -> bool:
     """Say whether anything was lost at all."""
-    return len(events["gap"]["ts_ns"]) + len(events["agent_gap"]["ts_ns"]) > 0
+    return any(len(events[name]["ts_ns"]) for name in _GAPS)
 
 
 def since(p: Picture, start: Ints) -> Ints:
@@ -125,8 +128,10 @@ def served_unknown(p: Picture, last: Ints) -> Bools:
     Whether the receive that ended the row served that one, too, cannot be told.
     """
     leaf = take(p.events["step"]["leaf_str"], p.sus.step, 0)
-    unknown = (leaf > 0) & (p.events.known(p.sus.agent, leaf) < 0) & (p.sus.waker >= 0)
-    return np.asarray(p.wakes.received[last] & np.isin(p.sus.next_run[last], p.sus.waker[unknown]))
+    unknown = (leaf > 0) & (p.events.known(p.sus.agent, leaf) < 0)
+    unknown |= touched(p.events, p.sus.parked, p.sus.resume, ("agent_gap",))
+    wakers = np.concatenate([p.sus.waker[unknown], p.wakes.wakers_of_lost])
+    return np.asarray(p.wakes.received[last] & np.isin(p.sus.next_run[last], wakers[wakers >= 0]))
 
 
 def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:

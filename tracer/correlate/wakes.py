@@ -136,7 +136,8 @@ class Wakes:
     `call` is the row of `syscall` that ended it (-1: none), `call_run` the run it was made in,
     `sock` its socket; `hop` where it was found behind a reader task; `in_task` where the woken
     task itself made it. `of_lost` are receives that ended suspensions of which there is no record,
-    `doubtful` those among them that perhaps only led to a new task.
+    `doubtful` those among them that perhaps only led to a new task; `wakers_of_lost` the runs that
+    ended such suspensions.
     """
 
     by: Ints
@@ -148,6 +149,7 @@ class Wakes:
     kind: list[str]
     of_lost: Ints
     doubtful: Ints
+    wakers_of_lost: Ints
 
     @property
     def received(self) -> Bools:
@@ -167,6 +169,8 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     for at in np.flatnonzero((leaf_ids > 0) & (events.known(sus.agent, leaf_ids) < 0)).tolist():
         leaf[at] = "unknown"
     generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
+    # a step in between may be lost: then the task waited for something else in the end
+    generic &= ~touched(events, sus.parked, sus.resume, ("agent_gap",))
     waker, wake = sus.waker, sus.wake
 
     recvs, sends = calls.recvs, calls.sends
@@ -247,7 +251,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
 
     call_run = take(calls.run, chosen)
     kinds = _kinds(by, sus, leaf)
-    of_lost, doubtful = _wakes_of_lost(events, runs, calls, tasks)
+    of_lost, doubtful, wakers_of_lost = _wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
         by=by,
         call=chosen,
@@ -258,6 +262,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         kind=kinds,
         of_lost=of_lost,
         doubtful=doubtful,
+        wakers_of_lost=wakers_of_lost,
     )
 
 
@@ -281,14 +286,16 @@ def _kinds(by: Ints, sus: Suspensions, leaf: list[str]) -> list[str]:
     return kinds
 
 
-def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tuple[Ints, Ints]:
+def _wakes_of_lost(
+    events: Events, runs: Runs, calls: Calls, tasks: Tasks
+) -> tuple[Ints, Ints, Ints]:
     """Return the receives that ended suspensions of which there is no record.
 
     The step before was lost: what it waited for is not known, but the bytes are not another's.
     The second array has those of which that is not certain: the task's birth was lost, too, and
     the step may have been its first, of a task that the receive's callback made; or the task itself
     made the receive in a step that was lost, and perhaps went on to receive more, or in one of
-    which it is not known what began it.
+    which it is not known what began it. The third array has the runs that ended the suspensions.
     """
     step, task = events["step"], events["task"]
     who = tasks.find(step["agent"], step["task"])
@@ -303,13 +310,13 @@ def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tu
     lost = np.flatnonzero((waker >= 0) & ~((how >= HOW_FUTURE) & (how <= HOW_YIELD)) & ~newborn)
     recvs = calls.recvs
     index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
-    through = waker[lost]  # a reader task, perhaps
+    through = waker[lost]
+    # what a task woke waited for that task, or through it for a receive: that cannot be told
+    by_callback = (take(runs.callback, through) >= 0) & (step["flags"][lost] & CANCEL == 0)
     direct = index.before(through, step["wake_ns"][lost])
-    hop = index.before(take(runs.waker, through), take(runs.wake, through))
     own = index.after(runs.of_step[lost], step["ts_ns"][lost])
-    of_reader = (take(runs.callback, through) >= 0) & (take(runs.wake, through, 1) == 0)
-    other = np.where(take(runs.step, through) >= 0, hop, np.where(of_reader, own, -1))
-    found = take(recvs, np.where(direct < 0, other, direct))
+    found = np.where(direct < 0, np.where(take(runs.wake, through, 1) == 0, own, -1), direct)
+    found = np.where(by_callback, take(recvs, found), -1)
     doubtful = (prior[lost] < 0) & (birth[lost] < 0)
     of_step = recvs[(calls.task[recvs] > 0) & (calls.run[recvs] < 0)]  # its own step was lost
     woken = np.flatnonzero((step["waker_run"] > 0) & (waker < 0))  # by whom was lost
@@ -318,4 +325,5 @@ def _wakes_of_lost(events: Events, runs: Runs, calls: Calls, tasks: Tasks) -> tu
     return (
         np.concatenate([found[found >= 0], unsure]),
         np.concatenate([found[(found >= 0) & doubtful], unsure]),
+        through,
     )
