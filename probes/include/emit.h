@@ -3,6 +3,7 @@
  * Reserve a slot, count what does not fit, and say where it was lost.
  *
  * Nobody is woken (BPF_RB_NO_WAKEUP): the reader polls; a wakeup costs 13 us here, a record 0.1.
+ * Counts are added atomically: an interrupt's program may run in the middle of a thread's.
  */
 #define RB_NO_WAKEUP 1
 #define REC_BYTES 56
@@ -15,42 +16,42 @@ struct head {
 	u8 flags;
 };
 
-struct gap_state { u64 first_ns, last_ns; u32 count, kinds; };
+/* What this CPU had to write, what it lost, and the losses that no GAP record tells yet. */
+struct emit_state {
+	u64 seen[KIND_MAX], lost[KIND_MAX];
+	u64 first_ns, last_ns;
+	u32 count, kinds;
+};
 
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
-BPF_PERCPU_ARRAY(seen, u64, KIND_MAX);
-BPF_PERCPU_ARRAY(lost, u64, KIND_MAX);
-BPF_PERCPU_ARRAY(gaps, struct gap_state, 1);
+BPF_PERCPU_ARRAY(emits, struct emit_state, 1);
 
-static __always_inline void count_loss(struct gap_state *g, u32 kind)
+static __always_inline void count_loss(struct emit_state *s, u32 kind)
 {
 	u64 now = bpf_ktime_get_ns();
-	u64 *c = lost.lookup(&kind);
-	if (c)
-		*c += 1;
-	if (!g)
-		return;
-	if (!g->count)
-		g->first_ns = now;
-	g->last_ns = now;
-	g->count += 1;
-	g->kinds |= 1 << kind;
+	if (!s->count)
+		s->first_ns = now;
+	s->last_ns = now;
+	s->kinds |= 1 << kind;
+	__sync_fetch_and_add(&s->lost[kind], 1);
+	__sync_fetch_and_add(&s->count, 1);
 }
 
-static __always_inline void tell_gap(struct gap_state *g)
+static __always_inline void tell_gap(struct emit_state *s)
 {
 	struct ev_gap *e = ring.ringbuf_reserve(REC_BYTES);
 	if (!e)
 		return;
 	__builtin_memset(e, 0, sizeof(*e));
-	e->ts_ns = g->first_ns;
-	e->end_ns = g->last_ns;
-	e->lost_count = g->count;
-	e->kinds = g->kinds;
+	u32 told = s->count;
+	e->ts_ns = s->first_ns;
+	e->end_ns = s->last_ns;
+	e->lost_count = told;
+	e->kinds = s->kinds;
 	e->kind = KIND_GAP;
 	e->cpu = bpf_get_smp_processor_id();
-	g->count = 0;
-	g->kinds = 0;
+	s->kinds = 0;
+	__sync_fetch_and_add(&s->count, -told);
 	ring.ringbuf_submit(e, RB_NO_WAKEUP);
 }
 
@@ -58,15 +59,15 @@ static __always_inline void tell_gap(struct gap_state *g)
 static __always_inline void *reserve(u32 kind, u64 ts_ns, u32 tid, u8 flags)
 {
 	u32 zero = 0;
-	struct gap_state *g = gaps.lookup(&zero);
-	u64 *c = seen.lookup(&kind);
-	if (c)
-		*c += 1;
-	if (g && g->count)
-		tell_gap(g);
+	struct emit_state *s = emits.lookup(&zero);
+	if (!s)
+		return NULL;
+	__sync_fetch_and_add(&s->seen[kind], 1);
+	if (s->count)
+		tell_gap(s);
 	struct head *h = ring.ringbuf_reserve(REC_BYTES);
 	if (!h) {
-		count_loss(g, kind);
+		count_loss(s, kind);
 		return NULL;
 	}
 	__builtin_memset((void *)h + sizeof(*h), 0, REC_BYTES - sizeof(*h));

@@ -62,7 +62,8 @@ BPF_HASH(watched, u64, u32, 65536);
 struct sock_state {
 	u64 id;
 	u32 ino;
-	u32 tcp;
+	u16 tcp;
+	u16 told;       /* its record was written as it is now; else it is tried again */
 };
 BPF_HASH(socks, u64, struct sock_state, 65536);
 

@@ -324,6 +324,7 @@ struct ev_agent_thread {
 #define RUN_FUTURE_FAILED 16  /* the future the task waited for had an exception */
 #define RUN_FROM_THREAD 32    /* scheduled by another thread (call_soon_threadsafe) */
 #define RUN_RESUMED_SAME 64   /* at its end the task waits for the same object as before this step */
+#define RUN_OPEN 128          /* had not ended when its process or the trace did: end_ns is then */
 
 /* An event loop was seen for the first time. */
 struct ev_loop {
@@ -374,7 +375,7 @@ struct ev_task_name {
 struct ev_step {
 	u64 ts_ns;        /* begin */
 	u32 tid;          /* thread */
-	u16 how;          /* HOW_*: how the task is parked at the end, or that it is over */
+	u16 how;          /* HOW_*: how the task is parked at the end, or that it is over; 0 with RUN_OPEN */
 	u8 kind;          /* KIND_STEP */
 	u8 flags;         /* RUN_* */
 	u64 end_ns;       /* end */
@@ -451,6 +452,10 @@ struct ev_agent_gap {
 
 /* ---- header page (4096 bytes) of an agent's ring file ---- */
 #define AGENT_MAGIC 0x3150435354494157ULL /* "WAITSCP1", little endian */
+/* Behind the header: per thread the run it is in, a STEP or CALLBACK record with end_ns 0, so that
+ * the last one of a process that dies in it is known. kind is 0 for none and while it is written. */
+#define AGENT_OPEN_AT 1024    /* offset of the first */
+#define AGENT_OPEN_RUNS 48    /* threads that have one */
 
 struct agent_ring {
 	u64 magic;        /* AGENT_MAGIC, written last */
@@ -465,6 +470,10 @@ struct agent_ring {
 	u32 mode;         /* 1 = c */
 	u64 lost[16];     /* records lost, by kind - 32 */
 	char python[64];  /* sys.version's first word and the implementation */
+	u32 orphans;      /* forked children that could not open a ring of their own */
+	u32 spare;        /* 0 */
+	s32 orphan_pid[15]; /* the first of them, as they see themselves */
+	s32 orphan_errno[15]; /* what was in their way */
 };
 
 #endif

@@ -10,6 +10,7 @@
 static __always_inline void emit_socket(u64 sk, struct sock_state *s)
 {
 	u32 tid = our_tid();
+	s->told = 0;
 	struct ev_socket *e = reserve(KIND_SOCKET, bpf_ktime_get_ns(), tid, 0);
 	if (!e)
 		return;
@@ -28,7 +29,8 @@ static __always_inline void emit_socket(u64 sk, struct sock_state *s)
 		e->raddr = RD(u32, sk, O_SK_DADDR);
 	}
 	submit(e);
-	if (family != AF_INET6)
+	s->told = family != AF_INET6;
+	if (s->told)
 		return;
 	struct ev_socket_addr6 *a = reserve(KIND_SOCKET_ADDR6, bpf_ktime_get_ns(), tid, 0);
 	if (!a)
@@ -37,6 +39,7 @@ static __always_inline void emit_socket(u64 sk, struct sock_state *s)
 	bpf_probe_read_kernel(a->laddr, 16, (void *)(sk + O_SK_V6_RCV_SADDR));
 	bpf_probe_read_kernel(a->raddr, 16, (void *)(sk + O_SK_V6_DADDR));
 	submit(a);
+	s->told = 1;
 }
 
 static __always_inline struct sock_state *new_socket(u64 sk, u32 ino)
@@ -46,8 +49,10 @@ static __always_inline struct sock_state *new_socket(u64 sk, u32 ino)
 	n.ino = ino;
 	n.tcp = RD(u16, sk, O_SK_PROTOCOL) == IPPROTO_TCP && RD(u16, sk, O_SK_FAMILY) != 1;
 	socks.update(&sk, &n);
-	emit_socket(sk, &n);
-	return socks.lookup(&sk);
+	struct sock_state *s = socks.lookup(&sk);
+	if (s)
+		emit_socket(sk, s);
+	return s;
 }
 
 static __always_inline u64 file_of(s32 fd)
@@ -78,11 +83,11 @@ static __always_inline struct sock_state *socket_of(s32 fd, u16 *mode, u64 *sk_o
 	struct sock_state *s = socks.lookup(&sk);
 	if (!s)
 		return new_socket(sk, ino);
-	if (s->ino == ino)
+	if (s->ino == ino && s->told)
 		return s;
-	if (s->ino)
+	if (s->ino && s->ino != ino)
 		return new_socket(sk, ino);
-	s->ino = ino; /* it was known before it was accepted */
+	s->ino = ino; /* it may have been known before it was accepted */
 	emit_socket(sk, s);
 	return s;
 }

@@ -82,12 +82,16 @@ class Scope:
         **popen: Any,
     ) -> Any:
         """Start to trace a command; it is killed at the test's end."""
-        popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **popen}
+        popen = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "env": own_environment(),
+            **popen,
+        }
         process = subprocess.Popen(
             [*before, COMMAND, "run", "-o", "t", *options, "--", *command],
-            stderr=subprocess.PIPE,
             cwd=self.folder,
-            env=own_environment(),
             **popen,
         )
         self._started.append(process)

@@ -31,6 +31,56 @@ def test_every_loss_is_counted_and_placed(scope: Scope) -> None:
     sql = "SELECT (SELECT sum(lost_count) FROM gap) + (SELECT sum(lost_count) FROM agent_gap) AS n"
     assert int(scope.document("query", sql)["rows"][0]["n"]) == lost
 
+    # each CPU's own count says the same, and every report begins with it
+    by_kind: Counter[str] = Counter()
+    for row in info["losses"]:
+        by_kind[row["event"]] += row["lost"]
+        assert (row["cpu"] is None) != (row["agent"] is None)
+    assert by_kind == {name: kind["lost"] for name, kind in info["events"].items() if kind["lost"]}
+    by_cpu = {
+        row["cpu"]: int(row["n"])
+        for row in scope.document("query", "SELECT cpu, sum(lost_count) AS n FROM gap GROUP BY 1")[
+            "rows"
+        ]
+    }
+    assert by_cpu == {
+        cpu: sum(row["lost"] for row in info["losses"] if row["cpu"] == cpu) for cpu in by_cpu
+    }
+    for command in ("awaits", "tasks", "info", "steps"):
+        assert scope.call(command, "t").err.startswith(f"LOST {lost} "), command
+
+
+@pytest.mark.usefixtures("bpf_left_clean")
+def test_what_was_seen_was_written_or_lost(scope: Scope) -> None:
+    """Of every kind of kernel record, written and lost are what there was to write, at any time."""
+    done = scope.run(PYTHON, STREAMS, options=("--ring", "16"))
+    assert done.code == 0
+    rows = scope.document("query", "SELECT * FROM loss WHERE cpu IS NOT NULL ORDER BY ts_ns")[
+        "rows"
+    ]
+    last: dict[tuple[str, int], tuple[int, int]] = {}
+    for row in rows:
+        seen, lost = last.get((row["event"], row["cpu"]), (0, 0))
+        assert row["seen"] > seen
+        assert lost <= row["lost"] <= row["seen"]
+        last[row["event"], row["cpu"]] = row["seen"], row["lost"]
+    seen_by_kind: Counter[str] = Counter()
+    for (event, _cpu), (seen, _lost) in last.items():
+        seen_by_kind[event] += seen
+    # what was still open at the end is written by the session, outside of the ring
+    own = {
+        name: scope.document("query", f"SELECT count(*) AS n FROM {name} WHERE flags & 8 > 0")[
+            "rows"
+        ][0]["n"]
+        for name in ("syscall", "epoll_wait", "off_cpu")
+    }
+    events = scope.document("info")["events"]
+    assert events["syscall"]["lost"] > 1000
+    for name, seen in seen_by_kind.items():
+        kind = events[name]
+        assert kind["written"] - own.get(name, 0) + kind["lost"] == seen, name
+    assert len({row["ts_ns"] for row in rows}) > 3, "losses have a place in time"
+
 
 @pytest.mark.usefixtures("bpf_left_clean")
 def test_complete_rows_stay_exact(scope: Scope) -> None:

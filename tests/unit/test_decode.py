@@ -64,18 +64,18 @@ def test_no_file_and_an_empty_one_have_no_records(tmp_path: Path) -> None:
     """A recording that ended before its first record is an empty trace."""
     raw = tmp_path / "kernel.raw"
     assert decode.kernel_records(raw) == {}
-    assert decode.agent_records(raw) == {}
+    assert decode.agent_records(decode.agent_slots(raw)) == {}
     raw.write_bytes(b"x" * 63)
     assert decode.kernel_records(raw) == {}
-    assert decode.agent_records(raw) == {}
+    assert decode.agent_records(decode.agent_slots(raw)) == {}
 
 
 def test_an_agents_ring_continues_its_file(tmp_path: Path) -> None:
-    """Drained records come first, then what nobody took from the ring."""
+    """Drained records come first, then what is in the ring; one that a kill cut off is dropped."""
     raw = tmp_path / "agent.raw"
-    raw.write_bytes(records("step", {"ts_ns": 1, "run": 1}).tobytes())
+    raw.write_bytes(records("step", {"ts_ns": 1, "run": 1}).tobytes() + b"x" * 63)
     rest = records("step", {"ts_ns": 2, "run": 2}).tobytes() + records("loop", {}).tobytes()
-    found = decode.agent_records(raw, rest)
+    found = decode.agent_records(decode.agent_slots(raw) + rest)
     assert found["step"]["run"].tolist() == [1, 2]
     assert len(found["loop"]) == 1
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tracer.events.header import load
+from tracer.store.decode import agent_records
 from tracer.store.ringfile import RingFile
 
 if TYPE_CHECKING:
@@ -131,3 +132,37 @@ def test_a_short_file_and_a_link_are_refused(tmp_path: Path) -> None:
     link.symlink_to(whole)
     with pytest.raises(OSError, match="symbolic"):
         RingFile(link)
+
+
+def test_what_a_dead_reader_took_is_not_read_again(tmp_path: Path) -> None:
+    """A reader that died between writing records and giving them back has written them once."""
+    ring = RingFile(ring_file(tmp_path / "a.ring", 13, 6))
+    for taken in (0, 5, 6, 9, 13, 99):
+        assert numbers(ring.rest(taken)) == list(range(max(taken, 6), 13))
+    ring.close()
+
+
+def test_the_runs_that_threads_are_in_are_read(tmp_path: Path) -> None:
+    """Behind the header stands each thread's open run; records of no kind are none."""
+    path = ring_file(tmp_path / "a.ring")
+    step = np.zeros(1, HEADER.records["step"].dtype)
+    step["kind"], step["run"], step["ts_ns"] = HEADER.constants["KIND_STEP"], 7, 5
+    with path.open("r+b") as file:
+        file.seek(HEADER.constants["AGENT_OPEN_AT"] + 2 * SLOT)
+        file.write(step.tobytes())
+    ring = RingFile(path)
+    found = agent_records(ring.open_runs())
+    assert list(found) == ["step"]
+    assert found["step"]["run"].tolist() == [7]
+    ring.close()
+    last = HEADER.constants["AGENT_OPEN_AT"] + HEADER.constants["AGENT_OPEN_RUNS"] * SLOT
+    assert HEADER.records["agent_ring"].dtype.itemsize <= HEADER.constants["AGENT_OPEN_AT"]
+    assert last <= PAGE
+
+
+def test_children_without_a_ring_are_named(tmp_path: Path) -> None:
+    """A forked child that could not open its own ring stands in its parent's, with the error."""
+    more = {"orphans": 2, "orphan_pid": [41, 43] + [0] * 13, "orphan_errno": [2, 13] + [0] * 13}
+    ring = RingFile(ring_file(tmp_path / "a.ring", **more))
+    assert ring.orphans == [(41, 2), (43, 13)]
+    ring.close()

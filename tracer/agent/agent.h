@@ -48,6 +48,7 @@ struct thread {
 	u32 task;            /* serial of the task current on this thread, 0 none */
 	PyObject *loop;      /* loop of the last run: compared, never followed */
 	struct eager *eager; /* innermost create_task call that may start its task eagerly */
+	struct run *open;    /* innermost run that Handle._run began */
 };
 
 extern u32 ring_generation; /* grows with each ring: what was said in an old one is said again */
@@ -59,6 +60,8 @@ u64 ring_agent(void);
 void *ring_reserve(u8 kind, u64 ts_ns, u32 tid);
 void ring_commit(void);
 bool ring_room(u32 records, u8 kind);
+bool ring_has_room(void);
+struct ev_step *ring_open_run(struct thread *thread);
 struct thread *thread_self(void);
 void thread_announce(struct thread *thread);
 
@@ -122,9 +125,11 @@ struct task {
 	u32 parent;
 	u32 run;        /* run that created it */
 	u32 generation; /* ring generation that has its birth, 0 while it is held back */
+	u32 unborn;     /* ring generation that had no room for its birth */
+	u32 named;      /* ring generation that has its name */
+	u32 unnamed;    /* ring generation that had no room for its name */
 	struct wake wake;
 	struct suspension at;
-	bool named;
 };
 
 /* A create_task call whose task may start eagerly; its serial is reserved beforehand. */
@@ -158,6 +163,7 @@ struct run {
 	struct thread *thread;
 	struct task *task; /* strong; NULL for a callback */
 	PyObject *object;  /* the Task */
+	struct run *outer; /* the run that Handle._run had begun around this one */
 	struct wake wake;
 	u64 begin_ns;
 	u32 serial, outer_run, outer_task;

@@ -57,7 +57,7 @@ static void end_eager(struct run *run, struct eager *eager, PyObject *object, Py
 		run->begin_ns = eager->begin_ns;
 		run->wake = (struct wake){eager->begin_ns, eager->parent_run, run->thread->tid};
 		task_name(task, object, run->thread->tid);
-		task->named = false; /* until 3.13 asyncio.create_task names it only now */
+		task->named = 0; /* until 3.13 asyncio.create_task names it only now */
 		write_step(run, end_ns);
 	}
 }

@@ -213,6 +213,36 @@ void run_leave(struct run *run)
 	Py_CLEAR(run->task);
 }
 
+/* Say in which run the thread is: if the process ends in it, nothing else ever will. */
+static void show(struct thread *thread)
+{
+	struct ev_step *shown = ring_open_run(thread);
+	struct run *run = thread->open;
+
+	if (!shown)
+		return;
+	__atomic_store_n(&shown->kind, 0, __ATOMIC_RELAXED);
+	if (!run)
+		return;
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	shown->ts_ns = run->begin_ns;
+	shown->tid = thread->tid;
+	shown->flags = run->flags | RUN_OPEN;
+	shown->wake_ns = run->wake.ns;
+	shown->run = run->serial;
+	shown->waker_run = run->wake.run;
+	if (run->task) {
+		shown->task = run->task->serial;
+		shown->wake_tid = run->wake.tid;
+	} else {
+		struct ev_callback *callback = (void *)shown;
+
+		callback->name_str = 0;
+		callback->wake_tid = run->wake.tid;
+	}
+	__atomic_store_n(&shown->kind, run->task ? KIND_STEP : KIND_CALLBACK, __ATOMIC_RELEASE);
+}
+
 void write_step(struct run *run, u64 end_ns)
 {
 	struct ev_step step = {0}, *record;
@@ -286,7 +316,7 @@ static void begin_step(struct run *run, PyObject *args, PyObject *loop, bool thr
 	run->wake = run->task->wake;
 	run->task->wake = (struct wake){0};
 	run->flags |= task_resume_flags(run->object, args, thrown);
-	if (!run->task->named)
+	if (run->task->named != ring_generation)
 		task_name(run->task, run->object, thread->tid);
 }
 
@@ -309,6 +339,11 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 		run->flags |= RUN_FROM_THREAD;
 	run_enter(run, run_serial(), run->task ? run->task->serial : 0);
 	run->begin_ns = now_ns();
+	if (run->task || !run->object) {
+		run->outer = run->thread->open;
+		run->thread->open = run;
+		show(run->thread);
+	}
 }
 
 static void end(struct run *run, PyObject *callback)
@@ -320,6 +355,10 @@ static void end(struct run *run, PyObject *callback)
 			write_step(run, end_ns);
 		else if (!run->object)
 			write_callback(run, callback, end_ns);
+	}
+	if (run->thread->open == run) {
+		run->thread->open = run->outer;
+		show(run->thread);
 	}
 	run_leave(run);
 }

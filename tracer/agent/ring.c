@@ -73,7 +73,7 @@ static void describe(u64 id)
 	__atomic_store_n(&ring->magic, AGENT_MAGIC, __ATOMIC_RELEASE);
 }
 
-/* Make a new ring file; return NULL, or a reason code with the detail filled in. */
+/* Make a new ring file; return NULL, or a reason code with errno and the detail filled in. */
 static const char *ring_open(char *detail, size_t size)
 {
 	size_t bytes = HEADER_BYTES + slots * RECORD_BYTES;
@@ -92,12 +92,16 @@ static const char *ring_open(char *detail, size_t size)
 	error = posix_fallocate(fd, 0, (off_t)bytes);
 	area = error ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (area == MAP_FAILED) {
-		snprintf(detail, size, "%s", strerror(error ? error : errno));
+		error = error ? error : errno;
+		snprintf(detail, size, "%s", strerror(error));
 		unlink(path);
 		close(fd);
+		errno = error;
 		return "no_space";
 	}
 	close(fd);
+	if (ring)
+		munmap(ring, HEADER_BYTES + slots * RECORD_BYTES);
 	ring = area;
 	records = (u8 *)area + HEADER_BYTES;
 	head = tail_seen = 0;
@@ -120,6 +124,11 @@ static void after_fork_in_child(void)
 
 static void thread_ended(void *slot)
 {
+	struct thread ended = {.slot = slot};
+	struct ev_step *open = ring_open_run(&ended);
+
+	if (open)
+		open->kind = 0;
 	pthread_mutex_lock(&thread_lock);
 	*(u64 *)slot = 0;
 	thread_slots_free[thread_slots_freed++] = (u32)(((u64 *)slot - thread_slots) / SLOT_WORDS);
@@ -149,8 +158,20 @@ const char *ring_start(const char *live_dir, u64 wanted, char *detail, size_t si
 	return reason;
 }
 
+/* Say in the parent's ring that this child has none: nobody else would know why. */
+static void orphaned(int error)
+{
+	u32 at = __atomic_fetch_add(&ring->orphans, 1, __ATOMIC_RELAXED);
+
+	if (at >= sizeof(ring->orphan_pid) / sizeof(ring->orphan_pid[0]))
+		return;
+	ring->orphan_errno[at] = error;
+	__atomic_store_n(&ring->orphan_pid[at], (s32)getpid(), __ATOMIC_RELEASE);
+}
+
 bool ring_ready(void)
 {
+	int saved = errno;
 	char detail[64];
 
 	if (recording)
@@ -158,13 +179,19 @@ bool ring_ready(void)
 	if (!reopen)
 		return false;
 	reopen = false;
-	munmap(ring, HEADER_BYTES + slots * RECORD_BYTES);
-	ring = NULL;
-	return !ring_open(detail, sizeof(detail));
+	if (ring_open(detail, sizeof(detail))) {
+		orphaned(errno);
+		munmap(ring, HEADER_BYTES + slots * RECORD_BYTES);
+		ring = NULL;
+	}
+	errno = saved;
+	return recording;
 }
 
 void ring_stop(void)
 {
+	if (recording)
+		memset((u8 *)ring + AGENT_OPEN_AT, 0, AGENT_OPEN_RUNS * RECORD_BYTES);
 	recording = reopen = false;
 }
 
@@ -181,6 +208,12 @@ static u64 room(void)
 			tail_seen = head;
 	}
 	return slots - (head - tail_seen);
+}
+
+/* Would a record fit? For what was lost once and is tried again: no second loss is counted. */
+bool ring_has_room(void)
+{
+	return recording && room() >= (gap.count ? 2 : 1);
 }
 
 static void lose(u8 kind, u32 count)
@@ -250,6 +283,17 @@ struct thread *thread_self(void)
 		thread->tid = (u32)syscall(SYS_gettid);
 	}
 	return thread;
+}
+
+/* Return where a thread says which run it is in; NULL if there is no place for it. */
+struct ev_step *ring_open_run(struct thread *thread)
+{
+	size_t index = thread->slot ? (size_t)(thread->slot - thread_slots) / SLOT_WORDS
+				    : AGENT_OPEN_RUNS;
+
+	if (!recording || index >= AGENT_OPEN_RUNS)
+		return NULL;
+	return (void *)((u8 *)ring + AGENT_OPEN_AT + index * RECORD_BYTES);
 }
 
 /* Tell the kernel, once, where this thread publishes its running task. */

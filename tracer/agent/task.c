@@ -19,6 +19,7 @@ struct loop {
 	PyObject_HEAD
 	u32 serial;
 	u32 generation; /* ring generation that has its record */
+	u32 unsaid;     /* ring generation that had no room for it */
 };
 
 static PyTypeObject *task_type, *future_type, *py_task_type, *gather_type;
@@ -233,7 +234,9 @@ struct task *task_see(PyObject *task, PyObject *loop, struct thread *thread, u64
 	struct eager *eager = thread->eager;
 
 	if (state) {
-		if (state->generation && state->generation != ring_generation)
+		bool again = state->unborn == ring_generation && ring_has_room();
+
+		if (again || (state->generation && state->generation != ring_generation))
 			task_born(state, task, loop, thread->tid, 0);
 		return state;
 	}
@@ -277,7 +280,7 @@ static struct loop *loop_state(PyObject *loop)
 	if (!state)
 		goto failed;
 	((struct loop *)state)->serial = ++loops;
-	((struct loop *)state)->generation = 0;
+	((struct loop *)state)->generation = ((struct loop *)state)->unsaid = 0;
 	unseen_loops++;
 	if (PyObject_SetAttr(loop, loop_key, state) < 0) {
 		Py_DECREF(state);
@@ -340,13 +343,19 @@ void loop_see(PyObject *loop, struct thread *thread)
 	state = loop_state(loop);
 	if (!state || state->generation == ring_generation)
 		return;
+	thread->loop = NULL; /* look again while it is not written */
+	if (state->unsaid == ring_generation && !ring_has_room())
+		return;
+	type = string_send(type_string(loop));
+	record = ring_reserve(KIND_LOOP, now_ns(), thread->tid);
+	if (!record) {
+		state->unsaid = ring_generation;
+		return;
+	}
+	thread->loop = loop;
 	if (!state->generation)
 		unseen_loops--;
 	state->generation = ring_generation;
-	type = string_send(type_string(loop));
-	record = ring_reserve(KIND_LOOP, now_ns(), thread->tid);
-	if (!record)
-		return;
 	record->loop = state->serial;
 	record->type_str = type;
 	record->selector_fd = fileno_of(loop, "_selector");
@@ -392,6 +401,7 @@ void task_born(struct task *task, PyObject *object, PyObject *loop, u32 tid, u8 
 	string_send(name);
 	string_send(defined);
 	record = ring_reserve(KIND_TASK, task->born_ns, tid);
+	task->unborn = record ? 0 : ring_generation; /* said again when there is room */
 	if (!record)
 		return;
 	record->flags = flags;
@@ -413,12 +423,18 @@ void task_name(struct task *task, PyObject *object, u32 tid)
 	Py_ssize_t len = 0;
 	struct ev_task_name *record;
 
-	task->named = true;
+	if (task->unnamed == ring_generation && !ring_has_room())
+		return;
+	task->named = ring_generation;
 	name = PyObject_CallMethod(object, "get_name", NULL);
 	if (name && PyUnicode_Check(name))
 		text = PyUnicode_AsUTF8AndSize(name, &len);
 	PyErr_Clear();
 	record = text ? ring_reserve(KIND_TASK_NAME, now_ns(), tid) : NULL;
+	if (text && !record) { /* said again when there is room */
+		task->named = 0;
+		task->unnamed = ring_generation;
+	}
 	if (record) {
 		record->task = task->serial;
 		record->len = (u16)(len > UINT16_MAX ? UINT16_MAX : len);

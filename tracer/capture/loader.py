@@ -19,7 +19,6 @@ from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES, Hook
 from tracer.capture.offsets import offset_defines
 from tracer.capture.shim import write_shim
 from tracer.errors import Prerequisite
-from tracer.events.header import load as load_header
 from tracer.paths import probes_dir
 from tracer.system import syscalls
 from tracer.system.bcc_module import find_bcc
@@ -179,19 +178,24 @@ class Loader:
         leaf.nr = 65535
         table[ctypes.c_uint(tid)] = leaf
 
-    def counters(self, name: str) -> list[list[int]]:
-        """Return a per-CPU counter table, `seen` or `lost`: [kind][cpu]."""
-        table = self._bpf[name.encode()]
-        count = load_header().constants["KIND_MAX"]
-        return [[int(v) for v in table[ctypes.c_int(kind)]] for kind in range(count)]
+    def _emits(self) -> list[Any]:
+        """Return `struct emit_state` of each CPU."""
+        return list(self._bpf[b"emits"][ctypes.c_int(0)])
+
+    def counters(self) -> dict[str, list[list[int]]]:
+        """Return what was `seen` and `lost` so far, each as [kind][cpu]."""
+        states = self._emits()
+        return {
+            name: [list(cpus) for cpus in zip(*(getattr(s, name) for s in states), strict=True)]
+            for name in ("seen", "lost")
+        }
 
     def untold_gaps(self) -> list[dict[str, int]]:
         """Return the losses that no GAP record told yet: cpu, first_ns, last_ns, count, kinds."""
-        states = self._bpf[b"gaps"][ctypes.c_int(0)]
         names = ("first_ns", "last_ns", "count", "kinds")
         return [
             {"cpu": cpu, **{name: int(getattr(state, name)) for name in names}}
-            for cpu, state in enumerate(states)
+            for cpu, state in enumerate(self._emits())
             if state.count
         ]
 

@@ -49,6 +49,10 @@ class KernelRing:
             count = int(busy.argmax())
         return self._slots[first : first + count]
 
+    def is_full(self) -> bool:
+        """Say whether nothing fits any more: something may be lost until the next release()."""
+        return int(self._prod[0]) - self._pos >= self._mask + 1 - SLOT
+
     def release(self, count: int) -> None:
         """Give `count` slots back, after they were written."""
         self._pos += count * SLOT

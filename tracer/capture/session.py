@@ -115,7 +115,7 @@ class _Session:
                 "sudo " + " ".join([shutil.which("awaitscope") or "awaitscope", "run -- ..."]),
             )
         env = environment_of(user)
-        roots = [also.resolve(spec) for spec in options.also]
+        self._roots = [also.resolve(spec) for spec in options.also]
         if options.output:
             check_output_folder(options.output, force=options.force)
         find_command(options.command[0], env)  # before there is a folder to clean up
@@ -130,7 +130,7 @@ class _Session:
             undo.callback(held.abandon)
             self._loader = loader = Loader(options.level, options.ring_bytes)
             undo.callback(loader.close)
-            self._arm(held, roots)
+            self._arm(held)
             undo.callback(self._ring.close)
             manifest = self._manifest(held, prebuilt)
             folder.write_manifest(manifest)
@@ -150,15 +150,14 @@ class _Session:
         os.close(self._lock)
         return Recording(folder, user, held)
 
-    def _arm(self, held: Target, roots: list[int]) -> None:
+    def _arm(self, held: Target) -> None:
         """Attach the probes and tell them whom to trace."""
         self._loader.attach()
         pidns = Path("/proc/self/ns/pid").stat().st_ino
         self._loader.configure(seed_tid=held.tid, seed_pidns=pidns)
         self._ring = KernelRing(self._loader.ring_fd, self._options.ring_bytes)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._raw = os.open(self._folder.raw / KERNEL_RAW, flags, 0o600)
-        self._seed(roots)
+        self._raw = self._folder.new_file(self._folder.raw / KERNEL_RAW, os.O_EXCL)
+        self._seed()
 
     def _prebuild(self, python: Path, cache: Path) -> str | None:
         """Build the agent as the invoking user; return the reason if that cannot be done."""
@@ -196,11 +195,11 @@ class _Session:
         self._folder, self._lock = folder, folder.lock()
         return folder
 
-    def _seed(self, roots: list[int]) -> None:
+    def _seed(self) -> None:
         """Trace the --also trees; twice, for what was forked between look and entry."""
         seen: dict[int, also.Thread] = {}
         for _ in range(2):
-            for root in roots:
+            for root in self._roots:
                 for thread in also.threads_of(root):
                     if thread.tid not in seen:
                         self._loader.seed_thread(thread.tid, thread.tgid)
@@ -236,7 +235,10 @@ class _Session:
             for tgid in np.unique(np.ascontiguousarray(births).view(thread.dtype)["tgid"]).tolist():
                 self._note_process(tgid)
             write_all(self._raw, slots.data.cast("B"))
+            full = self._ring.is_full()
             self._ring.release(len(slots))
+            if full:
+                self._note_losses()
             slots = self._ring.take()
 
     def _scan_agents(self) -> None:
@@ -247,9 +249,8 @@ class _Session:
                 ring = RingFile(path)
             except (OSError, ValueError):
                 continue
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-            fd = os.open(self._folder.raw / f"agent-{path.stem}.raw", flags, 0o600)
-            self._rings[path.name] = (ring, fd)
+            raw = self._folder.raw / f"agent-{path.stem}.raw"
+            self._rings[path.name] = (ring, self._folder.new_file(raw, os.O_APPEND))
 
     def _note_process(self, tgid: int) -> None:
         """Keep what /proc says of a process: it is gone when the trace is read."""
@@ -258,6 +259,10 @@ class _Session:
             entry["exe"] = str(Path(f"/proc/{tgid}/exe").readlink())
             raw = Path(f"/proc/{tgid}/cmdline").read_bytes()[:4096]
             entry["argv"] = [a.decode(errors="replace") for a in raw.split(b"\0") if a][:64]
+            entry["uid"] = Path(f"/proc/{tgid}/status").stat().st_uid
+            entry["root"] = str(Path(f"/proc/{tgid}/root").readlink())
+            environ = Path(f"/proc/{tgid}/environ").read_bytes()
+            entry["agent_asked"] = b"\0AWAITSCOPE_LIVE=" in b"\0" + environ
         self._append(PROCESSES, entry)
 
     def _note_losses(self) -> None:
@@ -265,14 +270,20 @@ class _Session:
             LOSSES,
             {
                 "ts_ns": time.monotonic_ns(),
-                "seen": self._loader.counters("seen"),
-                "lost": self._loader.counters("lost"),
+                **self._loader.counters(),
+                "agents": {Path(name).stem: ring.lost for name, (ring, _) in self._rings.items()},
             },
         )
 
     def _append(self, name: str, entry: dict[str, Any]) -> None:
-        with (self._folder.raw / name).open("a") as file:
+        fd = self._folder.new_file(self._folder.raw / name, os.O_APPEND)
+        with os.fdopen(fd, "a") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def _left_running(self, tgids: set[int]) -> list[int]:
+        """Return those that the command left behind; --also processes are not its own."""
+        others = {thread.tgid for root in self._roots for thread in also.threads_of(root)}
+        return sorted(tgids - others)
 
     def _finish(self, manifest: dict[str, Any], released_ns: int) -> None:
         self._loader.detach()
@@ -281,17 +292,20 @@ class _Session:
         self._scan_agents()
         for ring, fd in self._rings.values():
             ring.drain(fd)
+        self._note_losses()
+        for ring, fd in self._rings.values():
             os.close(fd)
             ring.close()
-        write_all(self._raw, memoryview(open_records(self._loader.open_threads(), end_ns)))
+        threads = self._loader.open_threads()
+        write_all(self._raw, memoryview(open_records(threads, end_ns)))
         write_all(self._raw, memoryview(gap_records(self._loader.untold_gaps())))
         os.close(self._raw)
-        self._note_losses()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         manifest.update(
             state="recorded",
             start_ns=released_ns,
             end_ns=end_ns,
+            left_running=self._left_running({int(t.tgid) for t in threads.values()}),
             reader_cpu_s=usage.ru_utime + usage.ru_stime,
         )
 
@@ -303,6 +317,7 @@ class _Session:
             "state": "recording",
             "command": self._options.command,
             "root_tgid": held.tid,
+            "uid": self._user.uid,
             "level": self._options.level,
             "also": self._options.also,
             "cwd": str(Path.cwd()),

@@ -12,6 +12,14 @@ from tracer.cli.output import Column, Output, emit_json, format_ns, output_optio
 if TYPE_CHECKING:
     from pathlib import Path
 
+_LOSSES = [
+    Column("event", "event"),
+    Column("cpu", "cpu", right=True),
+    Column("agent", "agent", right=True),
+    Column("seen", "seen", right=True),
+    Column("lost", "lost", right=True),
+]
+
 
 @click.command()
 @trace_argument
@@ -31,7 +39,14 @@ def info(trace: Path | None, output: Output) -> None:
     lost = document["lost_total"]
     click.echo(f"{document['path']}: {document['state']}, level {document['level']}")
     click.echo(f"lost: {lost} records" + (f" in {len(document['gaps'])} gaps" if lost else ""))
-    click.echo(f"command: {' '.join(document['command'])} (exit {document['exit_code']})")
+    if lost:
+        click.echo(table(document["losses"], _LOSSES, output) + "\n")
+    code = document["exit_code"]
+    click.echo(
+        f"command: {' '.join(document['command'])} (exit {'unknown' if code is None else code})"
+    )
+    if document["left_running"]:
+        click.echo(f"still running when the recording ended: {document['left_running']}")
     host = document["host"]
     click.echo(f"kernel {host['kernel']}, {host['cpus']} CPUs, bcc {host['bcc']}")
     click.echo(

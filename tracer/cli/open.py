@@ -18,7 +18,11 @@ trace_argument: Callable[[Callable[..., Any]], Callable[..., Any]] = click.argum
 
 
 def opened(trace: Path | None) -> Trace:
-    """Open the given trace, or the newest in the current folder."""
+    """Open the given trace, or the newest in the current folder; say first what it lacks."""
     from tracer.correlate.trace import open_trace  # noqa: PLC0415 (--help must not pay for it)
+    from tracer.report.summary import shortcomings  # noqa: PLC0415
 
-    return open_trace(trace, Path.cwd())
+    found = open_trace(trace, Path.cwd())
+    for line in shortcomings(found):
+        click.echo(line, err=True)
+    return found

@@ -32,6 +32,4 @@ def record_and_correlate(
     except AwaitscopeError as error:
         error.exit_code = 125
         raise
-    finally:
-        recording.folder.chown(recording.user.uid, recording.user.gid)
     return Trace(recording.folder, manifest), recording

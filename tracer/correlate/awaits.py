@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.correlate import lag, reasons
-from tracer.correlate.index import Index, Ints, Keys, sum_by, take
+from tracer.correlate import gaps, lag, reasons
+from tracer.correlate.index import Ints, Keys, sum_by, take
 from tracer.correlate.legs import UNKNOWN
 from tracer.correlate.tasks import HOW_CANCELLED, HOW_FAILED
 from tracer.correlate.wakes import (
@@ -83,11 +83,18 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     }
     columns |= _stage_sums(legs, n)
     columns |= _lag_sums(p, legs, n)
-    lossy = _overlaps_loss(events, _since(p, columns["start_ns"]), columns["end_ns"])
+    columns |= _sockets_of_rows(p, n)
+    # a packet that nobody saw came at any time before, if packets were lost
+    unseen = bits & reasons.bit("no_packet_event") != 0
+    since = np.where(unseen, 0, gaps.since(p, columns["start_ns"]))
+    lossy = gaps.touched(events, since, gaps.settled(p, last, columns["end_ns"]))
+    lossy |= gaps.nameless(p, last, columns["task_id"]) | gaps.served_unknown(p, last)
+    lossy |= gaps.beheaded(p, first)
+    moved = columns["sent_bytes"] + columns["recv_bytes"] > 0
+    lossy |= gaps.unaddressed(p, columns["sock"], moved)
     bits[lossy] |= reasons.bit("ring_full")
     columns["complete"] = ~lossy & ~is_open
     columns["reasons"] = bits
-    columns |= _sockets_of_rows(p, n)
     return columns
 
 
@@ -189,34 +196,6 @@ def _lag_sums(p: Picture, legs: Legs, n: int) -> dict[str, Ints]:
     return {name: sums.get(name, none) for name in LAG}
 
 
-def _since(p: Picture, start: Ints) -> Ints:
-    """Return from when on a row depends on records: its start, or its first byte if earlier.
-
-    A receive whose own wake was lost counts for the next one, and one that was lost itself leaves
-    a hole before the row's first byte: then the socket's last receive before the hole counts.
-    """
-    call, position = p.events["syscall"], p.streams.call_pos
-    reads = p.events.recvs
-    since = start.copy()
-    sus = np.flatnonzero(p.receipts.first_recv >= 0)
-    first = p.receipts.first_recv[sus]
-    index = Index(call["sock"][reads], call["ts_ns"][reads])
-    prior = take(reads, index.before(call["sock"][first], call["ts_ns"][first], strict=True))
-    whole = take(position, prior) + take(call["ret"], prior) == position[first]
-    earliest = np.where((prior >= 0) & ~whole, take(call["ts_ns"], prior), call["ts_ns"][first])
-    np.minimum.at(since, p.sus.group[sus], earliest)
-    return since
-
-
-def _overlaps_loss(events: Events, start: Ints, end: Ints) -> Any:  # noqa: ANN401
-    lossy = np.zeros(len(start), bool)
-    for name in ("gap", "agent_gap"):
-        gap = events[name]
-        for lo, hi in zip(gap["ts_ns"].tolist(), gap["end_ns"].tolist(), strict=True):
-            lossy |= (start <= hi) & (end >= lo)
-    return lossy
-
-
 def _sockets_of_rows(p: Picture, n: int) -> dict[str, Any]:
     """Return the descriptors each row used (JSON list), its socket and the peer's address."""
     events, calls, sus, wakes, sockets = p.events, p.calls, p.sus, p.wakes, p.sockets
@@ -285,7 +264,11 @@ def callback_columns(p: Picture) -> dict[str, Any]:
         start + call["dur_ns"][heads],
     )
     none = np.full(n, UNKNOWN, np.int64)
-    lossy = _overlaps_loss(events, start, end)
+    # whose bytes a send from the buffer carries was decided before, perhaps long before
+    since = np.where(np.isin(heads, events.sends), 0, start)
+    lossy = gaps.touched(events, since, gaps.until(p, heads, end))
+    lossy[known:] |= gaps.anything(events)  # it may be why nobody is known to have made the call
+    lossy |= gaps.unaddressed(p, call["sock"][heads], np.ones(n, bool))
     columns: dict[str, Any] = {
         "task_id": none,
         "where": np.full(n, "", object),

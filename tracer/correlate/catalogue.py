@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tracer.correlate.words import STAGES
+from tracer.store.losses import LOSS_DOC
 
 _CUTS = (
     "the step begins in which the task first suspended",
@@ -65,4 +66,5 @@ DOCS: dict[str, dict[str, str]] = {
         "runq_ns": "the worker was runnable and not running, ns",
         "blocked_ns": "the worker was asleep in a system call (or waiting for the GIL), ns",
     },
+    "loss": LOSS_DOC,
 }

@@ -55,6 +55,14 @@ class Events:
         return passed
 
     @cached_property
+    def _string_keys(self) -> Keys:
+        return Keys(ints([agent << 32 | number for agent, number in self.strings]))
+
+    def known(self, agent: Ints, ids: Ints) -> Ints:
+        """Return a number for each text that the trace has, -1 for one that was lost."""
+        return self._string_keys.find(agent << 32 | ids)
+
+    @cached_property
     def sends(self) -> Ints:
         """Return the rows of `syscall` that put bytes on a socket, in order of time."""
         call = self["syscall"]

@@ -40,7 +40,7 @@ def picture_of(events: Events) -> Picture:
     tasks = Tasks(events)
     sus = suspensions_of(events, runs, tasks)
     calls = calls_of(events, runs, tasks)
-    wakes = wakes_of(events, runs, calls, sus)
+    wakes = wakes_of(events, runs, calls, sus, tasks)
     receipts = receipts_of(events, runs, calls, sus, wakes)
     sockets = sockets_of(events)
     streams = Streams(events, sockets)

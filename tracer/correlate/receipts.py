@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.correlate.gaps import touched
 from tracer.correlate.index import Bools, Index, Ints, Keys, sum_by, take
 from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
 
@@ -48,7 +49,7 @@ def receipts_of(
     recvs = calls.recvs
     order = recvs[np.lexsort((call["ts_ns"][recvs], call["sock"][recvs]))]
     sock, size = call["sock"][order], call["ret"][order]
-    woke = np.isin(order, wakes.call[by_recv])
+    woke = np.isin(order, np.concatenate([wakes.call[by_recv], wakes.of_lost]))
     place = np.arange(len(order), dtype=np.int64)
     fresh = np.ones(len(order), bool)
     fresh[1:] = (sock[1:] != sock[:-1]) | woke[:-1]
@@ -61,7 +62,11 @@ def receipts_of(
     shared = np.zeros(sus.count, np.int64)
     first_recv[by_recv] = order[begin[at]]
     received[by_recv] = total[at + 1] - total[begin[at]]
-    served = np.bincount(at, minlength=len(order)) if len(order) else at
+    served = (
+        np.bincount(np.concatenate([at, where.find(wakes.of_lost)]), minlength=len(order))
+        if len(order)
+        else at
+    )
     shared[by_recv] = served[at]
 
     # receives after the last one that woke somebody on their socket
@@ -129,5 +134,7 @@ def _callback_send_owner(
     own = events.sends[calls.task[events.sends] > 0]
     last = take(own, Index(call["sock"][own], call["ts_ns"][own]).before(sock, ts))
     stepped = Keys(sus.run).find(take(calls.run, last))
+    # another task's send may be among what was lost in between
+    stepped = np.where(touched(events, take(call["ts_ns"], last, 0), ts), -1, stepped)
     left = np.where(drained >= 0, drained, np.where(following < 0, stepped, -1))
     return np.where(left >= 0, left, following), left >= 0

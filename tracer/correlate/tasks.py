@@ -35,6 +35,8 @@ class Tasks:
         self.count = len(unique)
         self.row = np.full(self.count + 1, -1, np.int64)  # task_id -> row of `task`
         self.row[self.find(task["agent"], task["task"])] = np.arange(len(born))
+        self.named = np.zeros(self.count + 1, bool)
+        self.named[self.find(task["agent"], task["task"])] = task["name"] != ""
         self.created = np.zeros(self.count + 1, np.int64)
         self.created[self._id] = birth
 

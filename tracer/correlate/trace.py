@@ -16,7 +16,7 @@ from tracer.store.layout import TraceFolder, newest_trace
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALL_TABLES = (*TABLES, *KERNEL_TABLES, *AGENT_TABLES, "string")
+ALL_TABLES = (*TABLES, *KERNEL_TABLES, *AGENT_TABLES, "string", "loss")
 Row = dict[str, Any]
 
 
@@ -80,6 +80,7 @@ def complete(folder: TraceFolder) -> dict[str, Any]:
             manifest["correlated"] = True
             folder.write_manifest(manifest)
         finally:
+            folder.give_to_owner()
             os.close(lock)
     except OSError as error:
         raise TraceUnreadable(

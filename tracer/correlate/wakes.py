@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Bools, Index, Ints, Keys, take
+from tracer.correlate.gaps import touched
+from tracer.correlate.index import Bools, Index, Ints, Keys, previous_in_group, take
 from tracer.correlate.tasks import (
     HOW_CANCELLED,
     HOW_FUTURE,
@@ -107,13 +108,17 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
     agents = Index(tgids, starts)
-    agent = take(np.array(alive, np.int64), agents.before(tgid, ts))
     run = _containing(runs, tid, ts)
-    stamp = tasks.find(np.maximum(agent, 0), call["task"])
+    # a run says whose it is; without one, the process does, if the record of its birth is there
+    agent = take(np.array(alive, np.int64), agents.before(tgid, ts))
+    agent = np.where(run >= 0, take(runs.agent, run), agent)
+    stamp = tasks.find(np.maximum(agent, 0), np.where(agent >= 0, call["task"], 0))
     by_run = tasks.find(
         np.maximum(agent, 0),
         take(events["step"]["task"], take(runs.step, run), 0),
     )
+    # the step of an eager task within this one was lost: its calls are not the outer task's
+    run = np.where((stamp > 0) & (by_run > 0) & (stamp != by_run), -1, run)
     ctl = events["epoll_ctl"]
     ctl_tgid = take(thread["tgid"], tgids_of.before(ctl["tid"], ctl["ts_ns"]))
     ctl_agent = take(np.array(alive, np.int64), agents.before(ctl_tgid, ctl["ts_ns"]))
@@ -186,7 +191,9 @@ class Wakes:
     put on the ready queue, at `root_ns` (-1: the task itself). `began` is the callback in which
     it all began: `root`, or the one behind a reader task. `call` is the row of `syscall` that
     ended it (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the
-    woken task itself made it. `work` is the row of `work` whose end `root` tells.
+    woken task itself made it. `work` is the row of `work` whose end `root` tells. `of_lost` are
+    receives that ended suspensions of which there is no record, `doubtful` those among them that
+    perhaps only led to a new task; `wakers_of_lost` the runs that ended such suspensions.
     """
 
     by: Ints
@@ -200,21 +207,34 @@ class Wakes:
     in_task: Bools
     work: Ints
     kind: list[str]
+    of_lost: Ints
+    doubtful: Ints
+    wakers_of_lost: Ints
+
+    @property
+    def received(self) -> Bools:
+        """Say of each suspension whether a receive ended it."""
+        return np.asarray(self.by == BY_RECV)
 
 
 def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
-    events: Events, runs: Runs, calls: Calls, sus: Suspensions
+    events: Events, runs: Runs, calls: Calls, sus: Suspensions, tasks: Tasks
 ) -> Wakes:
     """Find the evidence for the end of every suspension."""
     call, step = events["syscall"], events["step"]
-    leafs = events.texts(sus.agent, take(step["leaf_str"], sus.step, 0))
+    leaf_ids = take(step["leaf_str"], sus.step, 0)
+    leafs = events.texts(sus.agent, leaf_ids)
     cache: dict[str, str] = {}
     leaf = [cache.get(t) or cache.setdefault(t, leaf_kind(t)) for t in leafs]
+    for at in np.flatnonzero((leaf_ids > 0) & (events.known(sus.agent, leaf_ids) < 0)).tolist():
+        leaf[at] = "unknown"
     recvs, sends = calls.recvs, calls.sends
     chain = _Chain(events, runs, calls)
     waker, wake, link = chain.root(sus)
     over = _over(events, runs, waker)
     generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
+    # a step in between may be lost: then the task waited for something else in the end
+    generic &= ~touched(events, sus.parked, sus.resume, ("agent_gap",))
     # a reader task's future, awaited through wait_for, shield or gather; not the task itself
     generic = np.where(
         link >= 0, ~over & (generic | np.array([k in _WRAPPING for k in leaf], bool)), generic
@@ -270,6 +290,11 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     )
     in_task = from_reader & (own >= 0) & own_first & (received < 0) & (accepted < 0)
 
+    # a later call that is the true one may be among what was lost up to the wake
+    received, accepted, written, connected = (
+        np.where(touched(events, take(call["ts_ns"], rows, 0), wake), -1, rows)
+        for rows in (received, accepted, written, connected)
+    )
     by = np.full(sus.count, BY_CALLBACK, np.int64)
     chosen = np.full(sus.count, -1, np.int64)
 
@@ -300,6 +325,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     of_child = events.passing(sus.agent, name, lambda text: text.endswith(_OF_CHILD))
     kinds = _kinds(by, sus, leaf, (by == BY_TASK) & over & behind_shield, of_child)
 
+    of_lost, doubtful, wakers_of_lost = _wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
         by=by,
         root=waker,
@@ -312,6 +338,9 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         in_task=in_task & (by == BY_RECV) & (received < 0),
         work=work,
         kind=kinds,
+        of_lost=of_lost,
+        doubtful=doubtful,
+        wakers_of_lost=wakers_of_lost,
     )
 
 
@@ -413,3 +442,46 @@ def _kinds(
             kind = named
         kinds.append(kind)
     return kinds
+
+
+def _wakes_of_lost(
+    events: Events, runs: Runs, calls: Calls, tasks: Tasks
+) -> tuple[Ints, Ints, Ints]:
+    """Return the receives that ended suspensions of which there is no record.
+
+    The step before was lost: what it waited for is not known, but the bytes are not another's.
+    The second array has those of which that is not certain: the task's birth was lost, too, and
+    the step may have been its first, of a task that the receive's callback made; or the task itself
+    made the receive in a step that was lost, and perhaps went on to receive more, or in one of
+    which it is not known what began it. The third array has the runs that ended the suspensions.
+    """
+    step, task = events["step"], events["task"]
+    who = tasks.find(step["agent"], step["task"])
+    order = np.lexsort((step["ts_ns"], who))
+    before = take(order, previous_in_group(who[order]))
+    prior = np.empty(len(order), np.int64)
+    prior[order] = before
+    how = take(step["how"], prior, 0)
+    waker = take(runs.waker, runs.of_step)
+    birth = tasks.row[who]
+    newborn = (prior < 0) & (birth >= 0) & (take(task["run"], birth) == step["waker_run"])
+    lost = np.flatnonzero((waker >= 0) & ~((how >= HOW_FUTURE) & (how <= HOW_YIELD)) & ~newborn)
+    recvs = calls.recvs
+    index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
+    through = waker[lost]
+    # what a task woke waited for that task, or through it for a receive: that cannot be told
+    by_callback = (take(runs.callback, through) >= 0) & (step["flags"][lost] & CANCEL == 0)
+    direct = index.before(through, step["wake_ns"][lost])
+    own = index.after(runs.of_step[lost], step["ts_ns"][lost])
+    found = np.where(direct < 0, np.where(take(runs.wake, through, 1) == 0, own, -1), direct)
+    found = np.where(by_callback, take(recvs, found), -1)
+    doubtful = (prior[lost] < 0) & (birth[lost] < 0)
+    of_step = recvs[(calls.task[recvs] > 0) & (calls.run[recvs] < 0)]  # its own step was lost
+    woken = np.flatnonzero((step["waker_run"] > 0) & (waker < 0))  # by whom was lost
+    first = take(recvs, index.after(runs.of_step[woken], step["ts_ns"][woken]))
+    unsure = np.concatenate([of_step, first[first >= 0]])
+    return (
+        np.concatenate([found[found >= 0], unsure]),
+        np.concatenate([found[(found >= 0) & doubtful], unsure]),
+        through,
+    )

@@ -10,6 +10,12 @@ from tracer.report.summary import lost_total
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
 
+# what each CPU (or agent) had lost when last looked at
+_LOSSES = """
+    SELECT event, cpu, agent, max(seen) AS seen, max(lost) AS lost FROM loss
+    GROUP BY event, cpu, agent HAVING max(lost) > 0 ORDER BY lost DESC
+"""
+
 
 def info_document(trace: Trace) -> dict[str, Any]:
     """Return the `info` document; times in ns and s as their names say."""
@@ -30,8 +36,10 @@ def info_document(trace: Trace) -> dict[str, Any]:
         "armed_ns": m["armed_ns"],
         "events": m["events"],
         "lost_total": lost_total(trace),
+        "losses": trace.rows(_LOSSES),
         "gaps": trace.rows("SELECT ts_ns, end_ns, cpu, lost_count FROM gap ORDER BY ts_ns"),
         "targets": _targets(trace),
+        "left_running": m.get("left_running", []),
         "probes": m["probes"],
         "overhead": {
             "events_per_s": round(written / seconds, 1),
@@ -44,7 +52,9 @@ def info_document(trace: Trace) -> dict[str, Any]:
 def _targets(trace: Trace) -> list[dict[str, Any]]:
     """Return the traced processes, each with its agent's mode and the reason if it has none."""
     agents: dict[int, dict[str, Any]] = {}
-    for agent in trace.manifest["agents"]:
+    # of several images of a process the last; one without an agent only if none had one
+    order = sorted(trace.manifest["agents"], key=lambda a: (a["mode"] == "c", a.get("start_ns", 0)))
+    for agent in order:
         agents[agent.get("tgid", agent.get("ns_tgid", -1))] = agent
     images = trace.rows(
         "SELECT tgid, arg_max(comm, ts_ns) AS comm FROM thread WHERE what = ? GROUP BY tgid",
@@ -71,13 +81,24 @@ def _targets(trace: Trace) -> list[dict[str, Any]]:
                 "lost": agent["lost"],
             }
         else:
-            target["reason"] = agent["reason"] if agent else _why_none(process, comms.get(tgid))
+            target["reason"] = (
+                agent["reason"]
+                if agent
+                else _why_none(process, comms.get(tgid), trace.manifest.get("uid"))
+            )
         targets.append(target)
     return targets
 
 
-def _why_none(process: dict[str, Any], comm: str | None) -> str:
-    """Return the reason; `comm` is the name at its last exec, which /proc may have missed."""
+def _why_none(process: dict[str, Any], comm: str | None, uid: int | None) -> str:
+    """Return the reason.
+
+    Args:
+        process: what /proc said of it.
+        comm: its name at its last exec, which /proc may have missed.
+        uid: the user that the command was run as.
+
+    """
     argv = process.get("argv") or []
     exe = str(process.get("exe") or "").rsplit("/", 1)[-1]
     if not exe.startswith(("python", "pypy")):
@@ -92,4 +113,15 @@ def _why_none(process: dict[str, Any], comm: str | None) -> str:
                 return f"python -{letter} ignores the agent's start-up hook"
         if arg[1:2] in ("c", "m"):
             break
+    return _why_not_started(process, uid)
+
+
+def _why_not_started(process: dict[str, Any], uid: int | None) -> str:
+    """Return what keeps a Python without options from starting the agent."""
+    if process.get("agent_asked") is False:
+        return "its environment was cleared: the agent's start-up hook was not in it"
+    if process.get("root", "/") != "/":
+        return f"it runs in another root directory ({process['root']})"
+    if process.get("uid", uid) not in (uid, 0):
+        return "it runs as another user, who cannot reach the trace folder"
     return "the agent did not start"

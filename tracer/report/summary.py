@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracer.events.header import load as load_header
+
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
+
+_OF_AGENT = [r.name for r in load_header().records.values() if r.kind is not None and r.kind >= 32]
 
 
 def lost_total(trace: Trace) -> int:
@@ -13,21 +17,36 @@ def lost_total(trace: Trace) -> int:
     return sum(e["lost"] for e in trace.manifest["events"].values())
 
 
+def shortcomings(trace: Trace) -> list[str]:
+    """Return what every reader must know first: what was lost, and that the trace was cut."""
+    events, manifest = trace.manifest["events"], trace.manifest
+    lines = []
+    lost = lost_total(trace)
+    if lost:
+        of_agents = sum(events[name]["lost"] for name in _OF_AGENT)
+        larger = ["--ring"] * (lost > of_agents) + ["--agent-slots"] * (of_agents > 0)
+        lines.append(
+            f"LOST {lost} records (rings were full): rows they touch are marked incomplete;"
+            f" try a larger {' and '.join(larger)}, or a lower --level"
+        )
+    if manifest["state"] == "cut":
+        seconds = (manifest["end_ns"] - manifest["start_ns"]) / 1e9
+        lines.append(
+            f"CUT: the tracer died while it recorded; the trace ends after {seconds:.3f} s,"
+            " and up to there it is whole"
+        )
+    return lines
+
+
 def summary(trace: Trace) -> list[str]:
     """Return the closing lines of a recording."""
     manifest = trace.manifest
     written = sum(e["written"] for e in manifest["events"].values())
     seconds = (manifest["end_ns"] - manifest["start_ns"]) / 1e9
-    lines = []
-    lost = lost_total(trace)
-    if lost:
-        lines.append(
-            f"LOST {lost} records (rings were full): rows they touch are marked incomplete;"
-            " try a larger --ring or a lower --level"
-        )
+    lines = shortcomings(trace)
     awaits = trace.rows('SELECT count(*) AS n, max(total_ns) AS worst FROM "await"')[0]
     lines.append(
-        f"{written} events in {seconds:.1f} s, {lost} lost; {awaits['n']} awaits:"
+        f"{written} events in {seconds:.1f} s, {lost_total(trace)} lost; {awaits['n']} awaits:"
         f" {trace.folder.path}"
     )
     modes = [a for a in manifest["agents"] if a["mode"] == "c"]
@@ -36,6 +55,12 @@ def summary(trace: Trace) -> list[str]:
             "no Python process started the agent"
         }
         lines.append(f"no tasks: {'; '.join(sorted(reasons))}")
+    left = manifest.get("left_running", [])
+    if left and manifest.get("exit_code") is not None:
+        lines.append(
+            f"still running, recorded up to here: {_listing(trace, left)}; a command that goes into"
+            " the background is recorded until it returns: run it in the foreground"
+        )
     slow = trace.rows(
         'SELECT await_id, task_name, "where", total_ns FROM "await"'
         " WHERE task_id IS NOT NULL ORDER BY total_ns DESC LIMIT 1"
@@ -48,6 +73,13 @@ def summary(trace: Trace) -> list[str]:
         )
         lines.append(f"next: awaitscope steps {trace.folder.path}")
     return lines
+
+
+def _listing(trace: Trace, tgids: list[int]) -> str:
+    """Return the first few processes by number and name."""
+    names = {p["tgid"]: str(p.get("exe", "?")) for p in trace.manifest["processes"]}
+    shown = [f"{tgid} ({_plain(names.get(tgid, '?').rsplit('/', 1)[-1])})" for tgid in tgids[:5]]
+    return ", ".join(shown) + (f" and {len(tgids) - 5} more" if len(tgids) > 5 else "")
 
 
 def _plain(text: str) -> str:

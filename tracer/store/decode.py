@@ -32,12 +32,27 @@ def kernel_records(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return _split(slots[:, 8:], kinds)
 
 
-def agent_records(path: Path, rest: bytes = b"") -> dict[str, np.ndarray[Any, Any]]:
-    """Read drained agent records, then those still in the ring; unsorted."""
-    data = (path.read_bytes() if path.exists() else b"") + rest
-    count = len(data) // _SLOT
-    slots = np.frombuffer(data, np.uint8, count * _SLOT).reshape(-1, _SLOT)
-    return _split(slots, slots[:, 14]) if count else {}
+def agent_slots(path: Path) -> bytes:
+    """Return the drained records of an agent; one that a kill cut off is dropped."""
+    data = path.read_bytes() if path.exists() else b""
+    return data[: len(data) // _SLOT * _SLOT]
+
+
+def agent_records(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Return an agent's records by name, unsorted."""
+    slots = np.frombuffer(data, np.uint8).reshape(-1, _SLOT)
+    return _split(slots, slots[:, 14]) if len(slots) else {}
+
+
+def written_ns(rows: np.ndarray[Any, Any]) -> int:
+    """Return when the last of these records was written: what lasts is written at its end."""
+    names = rows.dtype.names or ()
+    ends = rows["ts_ns"].astype(np.int64)
+    if "dur_ns" in names:
+        ends = ends + rows["dur_ns"].astype(np.int64)
+    if "end_ns" in names:
+        ends = np.maximum(ends, rows["end_ns"].astype(np.int64))
+    return int(ends.max(initial=0))
 
 
 def _split(
@@ -97,12 +112,19 @@ def address6(raw: bytes) -> str:
 
 
 def strings_of(pieces: np.ndarray[Any, Any] | None) -> dict[int, str]:
-    """Return the agent's interned strings by id."""
+    """Return the agent's interned strings by id; one without all of its pieces is none."""
     parts: dict[int, bytearray] = {}
+    missing: dict[int, set[int]] = {}
     if pieces is not None:
         for row in pieces:
             whole = parts.setdefault(int(row["id"]), bytearray(int(row["len"])))
             text = bytes(row["text"])
             first = int(row["first"])
             whole[first : first + len(text)] = text
-    return {key: bytes(value).decode("utf-8", "replace") for key, value in parts.items()}
+            size = row.dtype["text"].itemsize
+            missing.setdefault(int(row["id"]), set(range(0, len(whole), size))).discard(first)
+    return {
+        key: bytes(value).decode("utf-8", "replace")
+        for key, value in parts.items()
+        if not missing[key]
+    }

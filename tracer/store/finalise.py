@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -18,42 +18,60 @@ from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES, stored_columns
 from tracer.store import decode
 from tracer.store.agents import read_agents
 from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tracer.store.losses import Losses, json_lines, read_losses
 
 
 def finalise(folder: TraceFolder) -> dict[str, Any]:
     """Write the event tables, complete the manifest, drop the raw records; return the manifest."""
     manifest = folder.read_manifest()
     if manifest["state"] in ("complete", "cut"):
+        _drop_raw(folder)  # its tracer may have died before it came to that
         return manifest
     cut = manifest["state"] == "recording"
     kernel = decode.kernel_records(folder.raw / KERNEL_RAW)
+    losses = read_losses(folder.raw / LOSSES)
+    if cut:
+        ends = [decode.written_ns(rows) for rows in kernel.values()]
+        manifest["end_ns"] = max(ends, default=manifest["start_ns"])
+        _place_untold_losses(kernel, losses, manifest)
     connection = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
     for name in KERNEL_TABLES:
         _write_table(connection, folder, name, _kernel_columns(name, kernel))
-    agents = read_agents(folder, kernel.get("agent_thread"))
+    agents = read_agents(folder, kernel, losses, manifest["end_ns"], cut=cut)
     for name in AGENT_TABLES:
         _write_table(connection, folder, name, agents.columns(name))
     written = {name: len(rows) for name, rows in kernel.items()} | agents.written
     _write_strings(connection, folder, agents.strings)
+    _write_losses(connection, folder, losses.columns(agents.rings))
     connection.close()
-    losses = _json_lines(folder.raw / LOSSES)
     manifest.update(
         state="cut" if cut else "complete",
-        processes=_json_lines(folder.raw / PROCESSES),
+        processes=json_lines(folder.raw / PROCESSES),
         agents=agents.infos,
-        events=_events(written, losses, agents.lost),
-        loss_samples=len(losses),
+        events=_events(written, losses.by_kind() | agents.lost),
     )
-    if cut:
-        ends = [int(v["ts_ns"].max()) for v in kernel.values() if len(v)]
-        manifest["end_ns"] = max(ends, default=manifest["start_ns"])
     folder.write_manifest(manifest)
+    _drop_raw(folder)
+    return manifest
+
+
+def _drop_raw(folder: TraceFolder) -> None:
     shutil.rmtree(folder.raw, ignore_errors=True)
     shutil.rmtree(folder.live, ignore_errors=True)
-    return manifest
+
+
+def _place_untold_losses(kernel: dict[str, Any], losses: Losses, manifest: dict[str, Any]) -> None:
+    """Add gaps for the losses that a tracer knew of when it died, but no record did."""
+    gap = load_header().records["gap"]
+    known = kernel.get("gap", np.zeros(0, gap.dtype))
+    told = np.bincount(known["cpu"], weights=known["lost_count"]).astype(np.int64).tolist()
+    untold = losses.untold(told, manifest["start_ns"])
+    rows = np.zeros(len(untold), gap.dtype)
+    rows["kind"] = gap.kind
+    for row, values in zip(rows, untold, strict=True):
+        for name, value in values.items():
+            row[name] = value
+    kernel["gap"] = np.concatenate([known, rows])
 
 
 def _kernel_columns(name: str, kernel: dict[str, Any]) -> decode.Columns:
@@ -104,25 +122,22 @@ def _write_strings(
     )
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; a last line that was cut off is dropped."""
-    entries = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return entries
+def _write_losses(
+    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, columns: decode.Columns
+) -> None:
+    source = columns  # noqa: F841 (DuckDB reads it by its name)
+    select = ", ".join(
+        f'"{name}"' if name == "event" else f'NULLIF("{name}", -1) AS "{name}"' for name in columns
+    )
+    connection.execute(
+        f"COPY (SELECT {select} FROM source) TO {folder.table_sql('loss')}"
+        " (FORMAT parquet, COMPRESSION zstd)"
+    )
 
 
-def _events(
-    written: dict[str, int], losses: list[dict[str, Any]], agent_lost: dict[str, int]
-) -> dict[str, dict[str, int]]:
-    last = losses[-1]["lost"] if losses else []
-    events = {}
-    for name, record in load_header().records.items():
-        if record.kind is None:
-            continue
-        lost = sum(last[record.kind]) if record.kind < len(last) else agent_lost.get(name, 0)
-        events[name] = {"written": written.get(name, 0), "lost": lost}
-    return events
+def _events(written: dict[str, int], lost: dict[str, int]) -> dict[str, dict[str, int]]:
+    return {
+        name: {"written": written.get(name, 0), "lost": lost.get(name, 0)}
+        for name, record in load_header().records.items()
+        if record.kind is not None
+    }

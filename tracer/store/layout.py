@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ LIVE = "live"
 KERNEL_RAW = "kernel.raw"
 PROCESSES = "processes.jsonl"
 LOSSES = "losses.jsonl"
+_GIVE = "give the folder that `awaitscope run` wrote (awaitscope-*.trace)"
 
 
 class TraceFolder:
@@ -81,12 +83,23 @@ class TraceFolder:
             raise
         return fd
 
+    def new_file(self, path: Path, flags: int) -> int:
+        """Open a file below the folder for writing, 0600 and its owner's from the start.
+
+        Whoever owns the trace can read it then, even if a tracer that runs as root dies.
+        """
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+        if os.geteuid() == 0:
+            owner = self.path.stat()
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        return fd
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest in one step."""
         text = json.dumps({"format": FORMAT, **manifest}, indent=1, default=str)
         partial = self.path / (MANIFEST + ".new")
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "w") as file:
+        with os.fdopen(self.new_file(partial, os.O_TRUNC), "w") as file:
             file.write(text)
         partial.replace(self.path / MANIFEST)
 
@@ -94,11 +107,17 @@ class TraceFolder:
         """Return the manifest; TraceUnreadable if this is no trace of a version we know."""
         try:
             manifest = json.loads((self.path / MANIFEST).read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except FileNotFoundError as error:
+            if is_trace(self.path):
+                raise TraceUnreadable(
+                    f"{self.path} is empty: its tracer died before the recording began",
+                    "record it again with --force",
+                ) from error
             raise TraceUnreadable(
-                f"{self.path} is no awaitscope trace: {error}",
-                "give the folder that `awaitscope run` wrote (awaitscope-*.trace)",
+                f"{self.path} is no awaitscope trace: it has no {MANIFEST}", _GIVE
             ) from error
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise TraceUnreadable(f"{self.path} is no awaitscope trace: {error}", _GIVE) from error
         if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
             raise TraceUnreadable(f"{self.path}: its manifest has no format number", None)
         if manifest["format"] > FORMAT:
@@ -110,16 +129,26 @@ class TraceFolder:
             raise TraceUnreadable(f"{self.path}: its manifest has no state", None)
         return manifest
 
-    def chown(self, uid: int, gid: int) -> None:
-        """Give every file to the user, 0600 (folders 0700); follows no links."""
-        for folder, names, files in os.walk(self.path):
-            for name in [*names, *files]:
-                os.chown(Path(folder) / name, uid, gid, follow_symlinks=False)
+    def give_to_owner(self) -> None:
+        """Give every file to the folder's owner, 0600; follows no links of either kind."""
+        if os.geteuid() != 0:
+            return
+        owner = self.path.stat()
+        for folder, _names, files in os.walk(self.path):
             for name in files:
-                file = Path(folder) / name
-                if not file.is_symlink():
-                    file.chmod(0o600)
-        os.chown(self.path, uid, gid)
+                with contextlib.suppress(OSError):
+                    _give(Path(folder) / name, owner.st_uid, owner.st_gid)
+
+
+def _give(path: Path, uid: int, gid: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(fd)
+        if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1:
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
 
 
 def is_trace(path: Path) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SLOT = 64
 _DATA = 4096
+_TRIES = 100
 
 
 def write_all(fd: int, data: memoryview) -> None:
@@ -54,6 +55,8 @@ class RingFile:
             raise ValueError("not a ring yet")
         self._slots = np.frombuffer(self._map, np.uint8, slots * SLOT, _DATA).reshape(-1, SLOT)
         self._count = slots
+        at, runs = header.constants["AGENT_OPEN_AT"], header.constants["AGENT_OPEN_RUNS"]
+        self._open = np.frombuffer(self._map, np.uint8, runs * SLOT, at).reshape(-1, SLOT)
         self.agent = int(self._header["agent"][0])
         self.ns_tgid = int(self._header["pid"][0])
         self.start_ns = int(self._header["start_ns"][0])
@@ -65,16 +68,42 @@ class RingFile:
         """Return the records lost so far by kind - 32."""
         return [int(n) for n in self._header["lost"][0]]
 
-    def _new(self) -> tuple[int, list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]]:
-        head, tail = int(self._header["head"][0]), int(self._header["tail"][0])
+    def _new(
+        self, taken: int = 0
+    ) -> tuple[int, list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]]:
+        head, tail = int(self._header["head"][0]), max(int(self._header["tail"][0]), taken)
         count = max(0, min(head - tail, self._count))
         first = tail % self._count
         wrapped = max(0, first + count - self._count)
         return count, [self._slots[first : first + count - wrapped], self._slots[:wrapped]]
 
-    def rest(self) -> bytes:
-        """Return the records that nobody has taken, and leave them."""
-        return b"".join(part.tobytes() for part in self._new()[1])
+    def rest(self, taken: int = 0) -> bytes:
+        """Return the records that nobody has taken, and leave them.
+
+        Args:
+            taken: records in the file that they were drained to; a reader that died may have
+                written more than it gave back.
+
+        """
+        return b"".join(part.tobytes() for part in self._new(taken)[1])
+
+    def open_runs(self) -> bytes:
+        """Return a record of each run that its thread is in, or was when the process ended."""
+        runs = []
+        for slot in self._open:
+            for _ in range(_TRIES):  # a living process may be writing it
+                record = slot.tobytes()
+                if record == slot.tobytes():
+                    runs.append(record)
+                    break
+        return b"".join(runs)
+
+    @property
+    def orphans(self) -> list[tuple[int, int]]:
+        """Return (pid, errno) of forked children that could not open a ring of their own."""
+        header = self._header[0]
+        pairs = zip(header["orphan_pid"].tolist(), header["orphan_errno"].tolist(), strict=True)
+        return [(pid, error) for pid, error in pairs if pid > 0]
 
     def drain(self, fd: int) -> int:
         """Append the new records to a file and give their slots back; return how many."""
@@ -88,5 +117,5 @@ class RingFile:
 
     def close(self) -> None:
         """Unmap the file."""
-        del self._header, self._slots
+        del self._header, self._slots, self._open
         self._map.close()

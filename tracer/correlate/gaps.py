@@ -1,0 +1,156 @@
+"""What lost records may have touched: such rows are incomplete, and nothing is guessed for them."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.events.header import load as load_header
+from tracer.system import syscalls
+
+if TYPE_CHECKING:
+    from tracer.correlate.events import Events
+    from tracer.correlate.picture import Picture
+    from tracer.correlate.sockets import Socket
+
+_NEVER = np.iinfo(np.int64).max
+
+
+_GAPS = ("gap", "agent_gap")
+
+
+def touched(events: Events, start: Ints, end: Ints, tables: tuple[str, ...] = _GAPS) -> Bools:
+    """Say for each interval whether something was lost in it."""
+    first = np.concatenate([events[name]["ts_ns"] for name in tables])
+    last = np.concatenate([events[name]["end_ns"] for name in tables])
+    if not len(first):
+        return np.zeros(len(start), bool)
+    order = np.argsort(first)
+    reach = np.maximum.accumulate(last[order])
+    at = np.searchsorted(first[order], end, side="right") - 1
+    return np.asarray((at >= 0) & (take(reach, at) >= start))
+
+
+def anything(events: Events) -> bool:
+    """Say whether anything was lost at all."""
+    return any(len(events[name]["ts_ns"]) for name in _GAPS)
+
+
+def since(p: Picture, start: Ints) -> Ints:
+    """Return from when on a row depends on records: its start, or its first byte if earlier.
+
+    A receive whose own wake was lost counts for the next one, and one that was lost itself leaves
+    a hole before the row's first byte: then the socket's last receive before the hole counts.
+    Where it cannot be told whether that one woke a task, the row depends on the whole trace.
+    """
+    call, position = p.events["syscall"], p.streams.call_pos
+    reads = p.events.recvs
+    begin = start.copy()
+    sus = np.flatnonzero(p.receipts.first_recv >= 0)
+    first = p.receipts.first_recv[sus]
+    index = Index(call["sock"][reads], call["ts_ns"][reads])
+    prior = take(reads, index.before(call["sock"][first], call["ts_ns"][first], strict=True))
+    whole = take(position, prior) + take(call["ret"], prior) == position[first]
+    earliest = np.where((prior >= 0) & ~whole, take(call["ts_ns"], prior), call["ts_ns"][first])
+    earliest[np.isin(prior, p.wakes.doubtful)] = 0
+    np.minimum.at(begin, p.sus.group[sus], earliest)
+    return begin
+
+
+def settled(p: Picture, last: Ints, end: Ints) -> Ints:
+    """Return until when a row depends on records: its end, or the end of the next loop iteration.
+
+    Up to then the other tasks make their steps that the same receive has woken, by itself or
+    through a reader task: `recv_shared`.
+
+    Args:
+        p: the trace.
+        last: each row's last suspension.
+        end: its end, ns.
+
+    """
+    wait = p.events["epoll_wait"]
+    tid, index = p.sus.tid[last], Index(wait["tid"], wait["ts_ns"])
+    over = index.after(tid, end)
+    over = index.after(tid, take(wait["ts_ns"], over, _NEVER), strict=True)
+    read = p.wakes.received[last]
+    return np.where(read, np.maximum(end, take(wait["ts_ns"], over, _NEVER)), end)
+
+
+def until(p: Picture, calls: Ints, end: Ints) -> Ints:
+    """Return until when a loose call depends on records: until its socket is closed.
+
+    Up to then a receive that was lost may have been the one that made these bytes a task's.
+    """
+    call = p.events["syscall"]
+    closes = np.flatnonzero((call["nr"] == syscalls.NUMBER["close"]) & (call["sock"] > 0))
+    index = Index(call["sock"][closes], call["ts_ns"][closes])
+    closed = take(closes, index.after(call["sock"][calls], call["ts_ns"][calls]))
+    return np.maximum(end, take(call["ts_ns"], closed, _NEVER))
+
+
+def nameless(p: Picture, last: Ints, task_id: Ints) -> Bools:
+    """Say for each row of a task whether a text that it would show was lost.
+
+    Args:
+        p: the trace.
+        last: each row's last suspension.
+        task_id: its task.
+
+    """
+    if not anything(p.events):
+        return np.zeros(len(last), bool)
+    step, task = p.events["step"], p.events["task"]
+    birth = p.tasks.row[task_id]
+    agent = p.sus.agent[last]
+    missing = (birth < 0) | ~p.tasks.named[task_id]
+    for ids in (
+        take(step["where_str"], p.sus.step[last], 0),
+        take(step["leaf_str"], p.sus.step[last], 0),
+        take(task["coro_str"], birth, 0),
+    ):
+        missing |= (ids > 0) & (p.events.known(agent, ids) < 0)
+    return np.asarray(missing)
+
+
+def beheaded(p: Picture, first: Ints) -> Bools:
+    """Say for each row whether its first suspension continues one that was lost."""
+    same = load_header().constants["RUN_RESUMED_SAME"]
+    return np.asarray(take(p.events["step"]["flags"], p.sus.step[first], 0) & same != 0)
+
+
+def served_unknown(p: Picture, last: Ints) -> Bools:
+    """Say for each row whether its task then woke one of which it was lost what it waited for.
+
+    Whether the receive that ended the row served that one, too, cannot be told.
+    """
+    leaf = take(p.events["step"]["leaf_str"], p.sus.step, 0)
+    unknown = (leaf > 0) & (p.events.known(p.sus.agent, leaf) < 0)
+    unknown |= touched(p.events, p.sus.parked, p.sus.resume, ("agent_gap",))
+    wakers = np.concatenate([p.sus.waker[unknown], p.wakes.wakers_of_lost])
+    return np.asarray(p.wakes.received[last] & np.isin(p.sus.next_run[last], wakers[wakers >= 0]))
+
+
+def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:
+    """Say for each row whether its socket's record was lost, or the one with its peer's address.
+
+    Args:
+        p: the trace.
+        sock: each row's socket, 0 none.
+        moved: whether it moved bytes.
+
+    """
+    if not anything(p.events):
+        return np.zeros(len(sock), bool)
+    used = np.unique(sock[sock > 0]).tolist()
+    unknown = [s for s in used if s not in p.sockets]
+    told = p.events.manifest["level"] > 1  # that a socket is connected now is not seen below
+    half = [s for s in used if told and s in p.sockets and not _peer_known(p.sockets[s])]
+    return np.asarray(np.isin(sock, unknown) | (np.isin(sock, half) & moved))
+
+
+def _peer_known(sock: Socket) -> bool:
+    return sock.proto != socket.IPPROTO_TCP or bool(sock.remote[1])
