@@ -27,7 +27,7 @@ from tracer.system.btf import Btf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = os.sysconf("SC_PAGESIZE")
+_RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF, include/uapi/linux/bpf.h
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,15 @@ class Probe:
     hook: str
     rung: str
     reason: str | None = None
+
+
+def _online_cpus() -> list[int]:
+    """Return the numbers of the CPUs that run (/sys/devices/system/cpu/online, `0-3,8`)."""
+    cpus: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        cpus += range(int(first), int(last or first) + 1)
+    return cpus
 
 
 def source_text() -> str:
@@ -71,7 +80,7 @@ class Loader:
 
         Args:
             level: 1..3, see hooks.py.
-            ring_bytes: size of the BPF ring, a power of two, at least one page.
+            ring_bytes: size of each CPU's BPF ring, a power of two, at least one page.
             btf: the kernel's BTF if the caller has read it already.
 
         Raises:
@@ -106,11 +115,12 @@ class Loader:
                 else:
                     os.environ["BCC_KERNEL_SOURCE"] = before
         self._fill_syscall_classes()
+        self.ring_fds = self._make_rings()
 
     def _compile(self, said: list[str]) -> Any:  # noqa: ANN401 (bcc is untyped)
         flags = [
             "-Wno-everything",
-            f"-DRING_PAGES={self.ring_bytes // PAGE}",
+            f"-DMAX_CPUS={max(os.cpu_count() or 1, *_online_cpus()) + 1}",
             f"-DNR_EPOLL_PWAIT2={syscalls.NUMBER['epoll_pwait2']}",
             "-DEPOLL_STRIDE=12",
             "-DEPOLL_DATA=4",
@@ -160,10 +170,21 @@ class Loader:
         self._attached.append(hook.tracepoint)
         return None
 
-    @property
-    def ring_fd(self) -> int:
-        """Return the ring map's descriptor."""
-        return int(self._bpf[b"ring"].map_fd)
+    def _make_rings(self) -> list[int]:
+        """Give each CPU its ring; return the maps' descriptors."""
+        create = self._bcc.lib.bcc_create_map
+        create.argtypes = [ctypes.c_int, ctypes.c_char_p] + [ctypes.c_int] * 4
+        table, fds = self._bpf[b"rings"], []
+        for cpu in _online_cpus():
+            fd = create(_RINGBUF, b"ring", 0, 0, self.ring_bytes, 0)
+            if fd < 0:
+                raise Prerequisite(
+                    f"the kernel gives no ring of {self.ring_bytes >> 10} KiB for CPU {cpu}",
+                    "choose a smaller --ring",
+                )
+            fds.append(fd)
+            table[ctypes.c_int(cpu)] = ctypes.c_int(fd)
+        return fds
 
     def configure(self, *, seed_tid: int, seed_pidns: int) -> None:
         """Name the held target by its tid in our pid namespace and that namespace's inode."""
@@ -212,4 +233,6 @@ class Loader:
     def close(self) -> None:
         """Detach and free everything."""
         self.detach()
+        while self.ring_fds:
+            os.close(self.ring_fds.pop())
         self._bpf.cleanup()

@@ -37,6 +37,7 @@ class KernelRing:
         self._slots = np.frombuffer(self._producer, np.uint8, 2 * size_bytes, PAGE).reshape(
             -1, SLOT
         )
+        self.capacity = size_bytes // SLOT
         self._mask = size_bytes - 1
         self._pos = int(self._cons[0])
 

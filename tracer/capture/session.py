@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _RING_HEADER = 8
 _KIND_OFFSET = _RING_HEADER + 14  # behind ts_ns, tid, cpu: see the head in record.h
 _SCAN_S = 0.1
+_POLL_S = (0.01, 0.1)
+_FILLED = 0.25  # of a ring: then it is emptied more often
 
 
 @dataclass
@@ -53,9 +55,8 @@ class Options:
     also: list[str] = field(default_factory=list)
     duration_s: float | None = None
     force: bool = False
-    ring_bytes: int = 1 << 25
+    ring_bytes: int = 1 << 24
     agent_slots: int = 1 << 16
-    poll_s: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class _Session:
             self._loader = loader = Loader(options.level, options.ring_bytes)
             undo.callback(loader.close)
             self._arm(held)
-            undo.callback(self._ring.close)
+            undo.callback(self._close_rings)
             manifest = self._manifest(held, prebuilt)
             folder.write_manifest(manifest)
             armed = (time.monotonic_ns() - self._began_ns) / 1e9
@@ -143,7 +144,7 @@ class _Session:
             code = self._loop(held)
             self._finish(manifest, released_ns)
         finally:
-            self._ring.close()
+            self._close_rings()
             loader.close()
         manifest["exit_code"] = code
         folder.write_manifest(manifest)
@@ -155,7 +156,8 @@ class _Session:
         self._loader.attach()
         pidns = Path("/proc/self/ns/pid").stat().st_ino
         self._loader.configure(seed_tid=held.tid, seed_pidns=pidns)
-        self._ring = KernelRing(self._loader.ring_fd, self._options.ring_bytes)
+        size = self._options.ring_bytes
+        self._kernel_rings = [KernelRing(fd, size) for fd in self._loader.ring_fds]
         self._raw = self._folder.new_file(self._folder.raw / KERNEL_RAW, os.O_EXCL)
         self._seed()
 
@@ -210,15 +212,16 @@ class _Session:
 
     def _loop(self, held: Target) -> int | None:
         deadline = time.monotonic() + self._options.duration_s if self._options.duration_s else None
+        poll_s = _POLL_S[0]
         while True:
-            code = held.wait(self._options.poll_s)
-            self._drain()
+            code = held.wait(poll_s)
+            filled = self._drain()
             now = time.monotonic()
             if now >= self._next_scan or code is not None:
                 self._scan_agents()
                 self._next_scan = now + _SCAN_S
             for ring, fd in self._rings.values():
-                ring.drain(fd)
+                filled = max(filled, ring.drain(fd) / ring.capacity)
             if now >= self._next_loss:
                 self._note_losses()
                 self._next_loss = now + 1.0
@@ -226,20 +229,32 @@ class _Session:
                 return code
             if deadline is not None and now >= deadline:
                 return None
+            # seldom, since each waking takes a CPU from the traced; often, where rings fill fast
+            poll_s = min(max(poll_s * (0.5 if filled > _FILLED else 1.5), _POLL_S[0]), _POLL_S[1])
 
-    def _drain(self) -> None:
+    def _drain(self) -> float:
+        """Write what the kernel's rings hold; return how full the fullest was, 0..1."""
         thread = load_header().records["thread"]
-        slots = self._ring.take()
-        while len(slots):
-            births = slots[slots[:, _KIND_OFFSET] == thread.kind, _RING_HEADER:]
-            for tgid in np.unique(np.ascontiguousarray(births).view(thread.dtype)["tgid"]).tolist():
-                self._note_process(tgid)
-            write_all(self._raw, slots.data.cast("B"))
-            full = self._ring.is_full()
-            self._ring.release(len(slots))
-            if full:
-                self._note_losses()
-            slots = self._ring.take()
+        filled = 0.0
+        for ring in self._kernel_rings:
+            slots = ring.take()
+            filled = max(filled, len(slots) / ring.capacity)
+            while len(slots):
+                births = slots[slots[:, _KIND_OFFSET] == thread.kind, _RING_HEADER:]
+                tgids = np.ascontiguousarray(births).view(thread.dtype)["tgid"]
+                for tgid in np.unique(tgids).tolist():
+                    self._note_process(tgid)
+                write_all(self._raw, slots.data.cast("B"))
+                full = ring.is_full()
+                ring.release(len(slots))
+                if full:
+                    self._note_losses()
+                slots = ring.take()
+        return filled
+
+    def _close_rings(self) -> None:
+        while self._kernel_rings:
+            self._kernel_rings.pop().close()
 
     def _scan_agents(self) -> None:
         for path in self._folder.live.glob("*.ring"):

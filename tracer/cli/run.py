@@ -39,10 +39,10 @@ import click
     "--ring",
     "ring_kib",
     type=click.IntRange(4),
-    default=32768,
+    default=16384,
     show_default=True,
     metavar="KIB",
-    help="Size of the kernel's ring, a power of two.",
+    help="Size of each CPU's ring, a power of two.",
 )
 @click.option(
     "--agent-slots",

@@ -54,7 +54,7 @@ class RingFile:
             self._map.close()
             raise ValueError("not a ring yet")
         self._slots = np.frombuffer(self._map, np.uint8, slots * SLOT, _DATA).reshape(-1, SLOT)
-        self._count = slots
+        self.capacity = slots
         at, runs = header.constants["AGENT_OPEN_AT"], header.constants["AGENT_OPEN_RUNS"]
         self._open = np.frombuffer(self._map, np.uint8, runs * SLOT, at).reshape(-1, SLOT)
         self.agent = int(self._header["agent"][0])
@@ -72,9 +72,9 @@ class RingFile:
         self, taken: int = 0
     ) -> tuple[int, list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]]:
         head, tail = int(self._header["head"][0]), max(int(self._header["tail"][0]), taken)
-        count = max(0, min(head - tail, self._count))
-        first = tail % self._count
-        wrapped = max(0, first + count - self._count)
+        count = max(0, min(head - tail, self.capacity))
+        first = tail % self.capacity
+        wrapped = max(0, first + count - self.capacity)
         return count, [self._slots[first : first + count - wrapped], self._slots[:wrapped]]
 
     def rest(self, taken: int = 0) -> bytes:
