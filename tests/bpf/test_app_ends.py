@@ -299,7 +299,8 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_trace_is_whole(scope: Scope) -> 
     try:
         process = scope.start(
             *(PYTHON, scope.script("app.py", SLEEPER.replace("LAST", last))),
-            before=("setsid", "--ctty"),
+            # as in a terminal: a test run in a shell's background inherits that it is ignored
+            before=("env", "--default-signal=INT", "setsid", "--ctty"),
             stdin=slave,
         )
         until((scope.folder / "ready").exists, "the program to wait")
