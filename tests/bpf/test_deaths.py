@@ -33,8 +33,8 @@ CUT = {
     "before the release": "tracer.capture.target:Target.release:before:1",
     "just released": "tracer.capture.target:Target.release:after:1",
     "records written, not given back": "tracer.capture.ring:KernelRing.release:before:3",
-    "recording": "tracer.capture.session:_Session._drain:after:25",
-    "an agent's records written, not given back": "tracer.store.ringfile:write_all:after:9",
+    "recording": "tracer.capture.session:_Session._drain:after:6",
+    "an agent's records written, not given back": "tracer.store.ringfile:write_all:after:4",
     "the command has ended": "tracer.capture.session:_Session._finish:before:1",
     "all but the open calls written": "tracer.capture.session:open_records:before:1",
 }
