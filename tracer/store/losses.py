@@ -88,8 +88,9 @@ class Losses:
 
         """
         names = {r.kind: r.name for r in load_header().records.values() if r.kind is not None}
-        before = np.concatenate([np.zeros_like(self.seen[:1]), self.seen[:-1]])
-        sample, kind, cpu = np.nonzero(self.seen != before)
+        counts = np.stack([self.seen, self.lost])
+        before = np.concatenate([np.zeros_like(counts[:, :1]), counts[:, :-1]], axis=1)
+        sample, kind, cpu = np.nonzero((counts != before).any(axis=0))
         grown = [
             (ts_ns, names[_FIRST_AGENT_KIND + at], -1, rings[ring], -1, count)
             for ts_ns, ring, at, count in self._grown()
