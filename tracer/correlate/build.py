@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 
 from tracer.correlate.awaits import Loose, await_columns, callback_columns, loose_of
 from tracer.correlate.events import Events
 from tracer.correlate.evidence import add_evidence
-from tracer.correlate.index import Ints, sum_by, take
+from tracer.correlate.index import Ints, sum_by
 from tracer.correlate.legs import Legs, legs_of
 from tracer.correlate.parts import Parts
 from tracer.correlate.picture import Picture, picture_of
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 TABLES = ("await", "leg", "task_total", "work_total")
 _AT_ONCE = 1 << 16  # awaits that are cut, explained and written together
+_OF_TASK = ("task_name", "coroutine")
 
 
 def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
     """Read the event tables, follow every await, write the result beside them."""
-    connection = duckdb.connect(config={"threads": 1})
-    tables = _follow(connection, folder, picture_of(Events(folder, manifest)))
-    for table in tables:  # what they were made from is freed by now
-        table.finish()
-    connection.close()
+    with ThreadPoolExecutor(2) as pool:
+        tables = _follow(pool, folder, picture_of(Events(folder, manifest)))
+        for done in [pool.submit(table.finish) for table in tables]:  # the picture is freed by now
+            done.result()
 
 
-def _follow(connection: duckdb.DuckDBPyConnection, folder: TraceFolder, p: Picture) -> list[Parts]:
+def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[Parts]:
     """Write the parts of all tables; an await's number is its place in order of start."""
-    awaits, legs, tasks, works = tables = [Parts(connection, folder, name) for name in TABLES]
+    awaits, legs, tasks, works = tables = [Parts(folder, name) for name in TABLES]
     totals = _task_totals(p)
     tasks.add(totals)
     loose = loose_of(p)
@@ -47,17 +47,20 @@ def _follow(connection: duckdb.DuckDBPyConnection, folder: TraceFolder, p: Pictu
     )
     order = np.argsort(start, kind="stable")
     ended = np.full(len(p.events["work"]), -1, np.int64)
+    names = [np.append(totals[name], np.array([""], object)) for name in _OF_TASK]
+    writing: list[Future[None]] = []
     for first in range(0, max(len(order), 1), _AT_ONCE):
         rows, cut = _some_awaits(p, loose, order[first : first + _AT_ONCE], first + 1)
-        owner = take(rows["task_id"], np.arange(len(rows["task_id"]))) - 1
-        for name in ("task_name", "coroutine"):
-            known = np.append(totals[name], np.array([""], object))
-            rows[name] = known[np.where(owner >= 0, owner, -1)]
-        awaits.add(rows)
-        legs.add(cut)
+        owner = np.where(rows["task_id"] > 0, rows["task_id"], 0) - 1
+        rows |= {name: known[owner] for name, known in zip(_OF_TASK, names, strict=True)}
         of_work = cut["work_id"] >= 0
         ended[cut["work_id"][of_work]] = cut["await_id"][of_work]
+        for done in writing:
+            done.result()
+        writing = [pool.submit(awaits.add, rows), pool.submit(legs.add, cut)]
     works.add(work_rows(p, ended))
+    for done in writing:
+        done.result()
     return tables
 
 

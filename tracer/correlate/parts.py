@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 
 from tracer.store.layout import PARQUET
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import duckdb
 
     from tracer.store.layout import TraceFolder
 
@@ -23,11 +22,11 @@ _ALWAYS = {"by", "sock", "reasons", "sent_bytes", "recv_bytes", "total_ns"}
 class Parts:
     """Writes a table's parts beside it, and puts them together at the end."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, folder: TraceFolder, name: str
-    ) -> None:
+    def __init__(self, folder: TraceFolder, name: str) -> None:
         """Begin a table."""
-        self._connection, self._folder, self._name = connection, folder, name
+        self._folder, self._name = folder, name
+        # one thread each: with more it would buffer what it cannot write in order yet
+        self._connection = duckdb.connect(config={"threads": 1})
         self._path = folder.path / f"{name}.parts"
         shutil.rmtree(self._path, ignore_errors=True)
         self._path.mkdir(mode=0o700)
@@ -62,6 +61,7 @@ class Parts:
             f"COPY (SELECT * FROM read_parquet([{parts}]))"
             f" TO {self._folder.table_sql(self._name)} {PARQUET}"
         )
+        self._connection.close()
         shutil.rmtree(self._path)
 
 

@@ -203,8 +203,9 @@ class Wakes:
     it all began: `root`, or the one behind a reader task. `call` is the row of `syscall` that
     ended it (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the
     woken task itself made it. `work` is the row of `work` whose end `root` tells, `kind` an index
-    into KINDS. `of_lost` are receives that ended suspensions of which there is no record, `doubtful` those among them that
-    perhaps only led to a new task; `wakers_of_lost` the runs that ended such suspensions.
+    into KINDS. `of_lost` are receives that ended suspensions of which there is no record,
+    `doubtful` those among them that perhaps only led to a new task; `wakers_of_lost` the runs that
+    ended such suspensions.
     """
 
     by: Ints
