@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 
 from tracer.events.header import load
 from tracer.store import decode
+from tracer.store.finalise import write_kernel_table
+from tracer.store.layout import TraceFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +86,7 @@ def test_an_agents_ring_continues_its_file(tmp_path: Path) -> None:
 def test_columns_are_sorted_by_time_and_numbered() -> None:
     """Row ids follow ts_ns; records of the same moment keep their order."""
     rows = records("syscall", *({"ts_ns": t, "fd": f} for t, f in ((9, 1), (3, 2), (9, 3), (1, 4))))
-    columns = decode.columns_of("syscall", rows)
+    columns = decode.columns_of("syscall", decode.sorted_by_time(rows))
     assert columns["id"].tolist() == [0, 1, 2, 3]
     assert columns["fd"].tolist() == [4, 2, 1, 3]
     assert "kind" not in columns
@@ -96,7 +99,7 @@ def test_thread_names_become_text() -> None:
     assert decode.columns_of("thread", rows)["comm"].tolist() == ["python3", "x" * 16, "\ufffd"]
 
 
-def test_ready_descriptors_overflow_into_further_records() -> None:
+def test_ready_descriptors_overflow_into_further_records(tmp_path: Path) -> None:
     """An epoll_wait with more than four descriptors has them all, in the kernel's order."""
     waits = records(
         "epoll_wait",
@@ -110,8 +113,16 @@ def test_ready_descriptors_overflow_into_further_records() -> None:
         {"ts_ns": 20, "tid": 1, "first": 4, "n": 9, "fds": list(range(14, 23))},
         {"ts_ns": 15, "tid": 1, "first": 4, "n": 1, "fds": [77] * 9},
     )
-    assert decode.epoll_fds(waits, more) == [[], list(range(10, 25)), [30, 31]]
-    assert decode.epoll_fds(waits, None) == [[], [10, 11, 12, 13], [30, 31]]
+    full = [[], list(range(10, 25)), [30, 31]]
+    for kernel, expected in (
+        ({"epoll_wait": waits, "epoll_ready": more}, full),
+        ({"epoll_wait": waits}, [[], [10, 11, 12, 13], [30, 31]]),
+    ):
+        folder = TraceFolder(tmp_path)
+        with duckdb.connect() as connection:
+            write_kernel_table(connection, folder, "epoll_wait", kernel)
+            found = f"SELECT fds FROM {folder.table_sql('epoll_wait')}"
+            assert [fds for (fds,) in connection.execute(found).fetchall()] == expected
 
 
 def test_strings_are_joined_from_their_pieces() -> None:

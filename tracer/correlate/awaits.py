@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tracer.correlate import gaps, lag, reasons
-from tracer.correlate.index import Ints, Keys, sum_by, take
+from tracer.correlate.index import Ints, distinct, ints, sum_by, take
 from tracer.correlate.legs import UNKNOWN
 from tracer.correlate.tasks import HOW_CANCELLED, HOW_FAILED
 from tracer.correlate.wakes import (
@@ -20,9 +21,10 @@ from tracer.correlate.wakes import (
     BY_WRITE,
     CANCEL,
     FAILED,
+    SOCKET,
     THROWN,
 )
-from tracer.correlate.words import LAG, STAGES
+from tracer.correlate.words import KINDS, LAG, STAGES
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
@@ -32,14 +34,16 @@ if TYPE_CHECKING:
     from tracer.correlate.tasks import Suspensions
     from tracer.correlate.wakes import Wakes
 
-_ENDED = {
-    BY_RECV: "recv",
-    BY_WRITE: "write",
-    BY_TIMER: "timer",
-    BY_TASK: "task",
-    BY_THREAD: "thread",
-    BY_CANCEL: "cancel",
-}
+_ENDED = np.full(16, "callback", object)  # the last one is for UNKNOWN
+for _by, _word in (
+    (BY_RECV, "recv"),
+    (BY_WRITE, "write"),
+    (BY_TIMER, "timer"),
+    (BY_TASK, "task"),
+    (BY_THREAD, "thread"),
+    (BY_CANCEL, "cancel"),
+):
+    _ENDED[_by] = _word
 
 
 def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
@@ -49,18 +53,13 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     step = events["step"]
     first = np.searchsorted(sus.group, np.arange(n), side="left")
     last = np.searchsorted(sus.group, np.arange(n), side="right") - 1
-    first_leg = np.searchsorted(legs.group, np.arange(n), side="left")
     bits = np.zeros(n, np.int64)
     np.bitwise_or.at(bits, legs.group, legs.reasons)
     is_open = sus.next_step[last] < 0
-    leaf = np.array(
-        events.texts(sus.agent[last], take(step["leaf_str"], sus.step[last], 0)), object
-    )
+    leaf = events.texts(sus.agent[last], take(step["leaf_str"], sus.step[last], 0))
     columns: dict[str, Any] = {
         "task_id": sus.task[first],
-        "where": np.array(
-            events.texts(sus.agent[last], take(step["where_str"], sus.step[last], 0)), object
-        ),
+        "where": events.texts(sus.agent[last], take(step["where_str"], sus.step[last], 0)),
         "leaf": leaf,
         "kind": _row_kinds(sus, wakes, n),
         "tgid": _tgids(events, sus.agent[first]),
@@ -79,7 +78,6 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
         "outcome": _outcomes(p, last, leaf, is_open),
         "attribution": np.full(n, "exact", object),
         "legs": np.bincount(legs.group, minlength=n).astype(np.int64) if n else first,
-        "first_leg": first_leg,
     }
     columns |= _stage_sums(legs, n)
     columns |= _lag_sums(p, legs, n)
@@ -99,13 +97,11 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
 
 
 def _row_kinds(sus: Suspensions, wakes: Wakes, n: int) -> Any:  # noqa: ANN401
-    kinds = np.array(wakes.kind, object)
+    """Return each row's kind: of its last suspension; `socket` if any of them was that."""
     last = np.searchsorted(sus.group, np.arange(n), side="right") - 1
-    row = kinds[last] if n else kinds
-    socket = np.zeros(n, bool)
-    socket[sus.group[kinds == "socket"]] = True
-    row[socket] = "socket"
-    return row
+    row = wakes.kind[last]
+    row[sus.group[wakes.kind == SOCKET]] = SOCKET
+    return np.array(KINDS, object)[row]
 
 
 def _tgids(events: Events, agent: Ints) -> Ints:
@@ -135,10 +131,9 @@ def _ended_ids(p: Picture, last: Ints) -> Ints:
 
 def _ended_types(p: Picture, last: Ints) -> Any:  # noqa: ANN401
     """Return the contract's word for each row; `cancel` has a task for a canceller."""
-    by = p.wakes.by[last].copy()
+    by = p.wakes.by[last]
     step = take(p.runs.step, p.wakes.root[last])
-    by[(by == BY_CANCEL) & (step < 0)] = UNKNOWN
-    return np.array([_ENDED.get(b, "callback") for b in by.tolist()], object)
+    return _ENDED[np.where((by == BY_CANCEL) & (step < 0), UNKNOWN, by)]
 
 
 def _outcomes(p: Picture, last: Ints, leaf: Any, is_open: Any) -> Any:  # noqa: ANN401
@@ -146,16 +141,18 @@ def _outcomes(p: Picture, last: Ints, leaf: Any, is_open: Any) -> Any:  # noqa: 
     flags = p.sus.next_flags[last]
     outcome = np.full(len(last), "result", object)
     # until 3.11 wait_for itself waits for a future without a result, then takes the child's
-    parts = np.array([text.rpartition("/asyncio/tasks.py:")[2] for text in leaf], object)
     child = take(p.events["step"]["how"], take(p.runs.step, p.wakes.root[last]), 0)
     child = np.where((p.wakes.by[last] == BY_TASK) & (p.wakes.link[last] >= 0), child, 0)
+    ended = np.flatnonzero((child == HOW_FAILED) | (child == HOW_CANCELLED))
+    child = child[ended]
+    parts = np.array([text.rpartition("/asyncio/tasks.py:")[2] for text in leaf[ended]], object)
     for part, how, word in (
         ("wait_for", HOW_FAILED, "exception"),
         ("wait_for", HOW_CANCELLED, "cancelled"),
         ("_cancel_and_wait", HOW_FAILED, "exception"),
         ("_cancel_and_wait", HOW_CANCELLED, "exception"),  # the timeout
     ):
-        outcome[(parts == part) & (child == how)] = word
+        outcome[ended[(parts == part) & (child == how)]] = word
     outcome[flags & (THROWN | FAILED) != 0] = "exception"
     outcome[flags & CANCEL != 0] = "cancelled"
     outcome[is_open] = "open"
@@ -185,7 +182,7 @@ def _lag_sums(p: Picture, legs: Legs, n: int) -> dict[str, Ints]:
     )
     after5 = np.where(t6 != UNKNOWN, t6, np.where(t7 != UNKNOWN, t7, t8))
     parts = lag.split(
-        p.events,
+        p.threads,
         p.runs,
         legs.tid,
         [interval(t4, after4), interval(t5, after5), interval(t7, t8)],
@@ -197,34 +194,35 @@ def _lag_sums(p: Picture, legs: Legs, n: int) -> dict[str, Ints]:
 
 
 def _sockets_of_rows(p: Picture, n: int) -> dict[str, Any]:
-    """Return the descriptors each row used (JSON list), its socket and the peer's address."""
-    events, calls, sus, wakes, sockets = p.events, p.calls, p.sus, p.wakes, p.sockets
-    call = events["syscall"]
-    moved = np.concatenate([calls.sends, calls.recvs])
-    group = take(sus.group, Keys(sus.run).find(calls.run[moved]))
+    """Return the descriptors each row used (as pairs of row and one), its socket and its peer."""
+    call, sus, wakes = p.events["syscall"], p.sus, p.wakes
+    moved, group = p.calls_of_awaits()
     ended = np.flatnonzero(wakes.call >= 0)
-    pairs = np.unique(
-        np.stack(
+    pairs = distinct(
+        np.concatenate(
             [
-                np.concatenate([group[group >= 0], sus.group[ended]]),
-                np.concatenate([call["fd"][moved][group >= 0], call["fd"][wakes.call[ended]]]),
+                ints(group) << 32 | call["fd"][moved],
+                ints(sus.group[ended]) << 32 | call["fd"][wakes.call[ended]],
             ]
-        ),
-        axis=1,
+        )
     )
-    fds: list[list[int]] = [[] for _ in range(n)]
-    for row, fd in pairs.T.tolist():
-        fds[row].append(fd)
     sock = np.zeros(n, np.int64)
-    used = group >= 0
-    sock[group[used]] = call["sock"][moved][used]
+    sock[group] = call["sock"][moved]
     sock[sus.group[ended]] = wakes.sock[ended]
-    peers = {s: _peer_text(sockets[s]) for s in np.unique(sock).tolist() if s in sockets}
     return {
-        "fds": np.array([str(f) for f in fds], object),
+        "fds": (pairs >> 32, pairs & 0xFFFFFFFF),
         "sock": sock,
-        "peer": np.array([peers.get(s, "") for s in sock.tolist()], object),
+        "peer": peers_of(p.sockets, sock),
     }
+
+
+def peers_of(sockets: dict[int, Socket], sock: Ints) -> Any:  # noqa: ANN401
+    """Return the remote address of each socket as text, empty where there is none."""
+    used = distinct(sock)
+    texts = np.array(
+        [_peer_text(sockets[s]) if s in sockets else "" for s in used.tolist()], object
+    )
+    return texts[np.searchsorted(used, sock)]
 
 
 def _peer_text(sock: Socket) -> str:
@@ -234,9 +232,27 @@ def _peer_text(sock: Socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def callback_columns(p: Picture) -> dict[str, Any]:
-    """Return rows for bytes that a protocol's callback handled and woke no task, and the lost."""
-    events, runs, calls, receipts, sockets = p.events, p.runs, p.calls, p.receipts, p.sockets
+@dataclass(frozen=True)
+class Loose:
+    """Rows for bytes that a protocol's callback handled and woke no task, and the lost.
+
+    `head` is the first call of each row; the first `known` rows have a callback. Bytes by row.
+    """
+
+    head: Ints
+    known: int
+    sent: Ints
+    received: Ints
+
+    @property
+    def count(self) -> int:
+        """Return the number of rows."""
+        return len(self.head)
+
+
+def loose_of(p: Picture) -> Loose:
+    """Put the calls that no suspension explains together by callback and socket."""
+    events, calls, receipts = p.events, p.calls, p.receipts
     call = events["syscall"]
     loose = np.concatenate([receipts.loose_recvs, receipts.loose_sends])
     run = calls.run[loose]
@@ -245,58 +261,61 @@ def callback_columns(p: Picture) -> dict[str, Any]:
     sock = call["sock"][loose]
     fresh = np.ones(len(loose), bool)
     fresh[1:] = (run[1:] != run[:-1]) | (sock[1:] != sock[:-1])
-    heads = np.concatenate([loose[fresh], receipts.lost_calls])
     group = np.cumsum(fresh) - 1
-    n, known = len(heads), int(fresh.sum())
-    is_recv = np.isin(loose, receipts.loose_recvs)
+    known = int(fresh.sum())
+    is_recv = order < len(receipts.loose_recvs)
     size = call["ret"][loose]
     lost_recv = np.isin(receipts.lost_calls, events.recvs)
     lost_size = call["ret"][receipts.lost_calls]
-    sent = np.concatenate(
-        [sum_by(group, np.where(is_recv, 0, size), known), np.where(lost_recv, 0, lost_size)]
+    return Loose(
+        head=np.concatenate([loose[fresh], receipts.lost_calls]),
+        known=known,
+        sent=np.concatenate(
+            [sum_by(group, np.where(is_recv, 0, size), known), np.where(lost_recv, 0, lost_size)]
+        ),
+        received=np.concatenate(
+            [sum_by(group, np.where(is_recv, size, 0), known), np.where(lost_recv, lost_size, 0)]
+        ),
     )
-    received = np.concatenate(
-        [sum_by(group, np.where(is_recv, size, 0), known), np.where(lost_recv, lost_size, 0)]
-    )
+
+
+def callback_columns(p: Picture, loose: Loose, rows: Ints) -> dict[str, Any]:
+    """Return the columns of some loose rows."""
+    events, runs, calls = p.events, p.runs, p.calls
+    call, heads, known = events["syscall"], loose.head[rows], rows < loose.known
+    n, run, sock = len(rows), calls.run[heads], call["sock"][heads]
     start = call["ts_ns"][heads]
-    end = np.maximum(
-        np.where(calls.run[heads] >= 0, take(runs.end, calls.run[heads]), 0),
-        start + call["dur_ns"][heads],
-    )
+    end = np.maximum(np.where(run >= 0, take(runs.end, run), 0), start + call["dur_ns"][heads])
     none = np.full(n, UNKNOWN, np.int64)
     # whose bytes a send from the buffer carries was decided before, perhaps long before
-    since = np.where(np.isin(heads, events.sends), 0, start)
+    since = np.where(loose.sent[rows] > 0, 0, start)
     lossy = gaps.touched(events, since, gaps.until(p, heads, end))
-    lossy[known:] |= gaps.anything(events)  # it may be why nobody is known to have made the call
-    lossy |= gaps.unaddressed(p, call["sock"][heads], np.ones(n, bool))
+    lossy |= ~known & gaps.anything(events)  # it may be why nobody is known to have made the call
+    lossy |= gaps.unaddressed(p, sock, np.ones(n, bool))
     columns: dict[str, Any] = {
         "task_id": none,
         "where": np.full(n, "", object),
         "leaf": np.full(n, "", object),
-        "kind": np.array(["callback"] * known + ["socket"] * (n - known), object),
+        "kind": np.where(known, np.array("callback", object), np.array("socket", object)),
         "tgid": calls.tgid[heads],
         "tid": call["tid"][heads],
-        "sent_bytes": sent,
-        "recv_bytes": received,
+        "sent_bytes": loose.sent[rows],
+        "recv_bytes": loose.received[rows],
         "round_trips": np.zeros(n, np.int64),
         "start_ns": start,
         "suspend_ns": none,
         "end_ns": end,
         "total_ns": end - start,
-        "ended_by": np.array(["callback"] * n, object),
-        "ended_id": take(runs.callback, calls.run[heads]),
+        "ended_by": np.full(n, "callback", object),
+        "ended_id": take(runs.callback, run),
         "outcome": np.full(n, "result", object),
-        "attribution": np.array(["exact"] * known + ["unattributed"] * (n - known), object),
+        "attribution": np.where(known, np.array("exact", object), np.array("unattributed", object)),
         "legs": np.zeros(n, np.int64),
-        "first_leg": none,
         "complete": ~lossy,
         "reasons": np.where(lossy, reasons.bit("ring_full"), 0),
-        "fds": np.array([f"[{fd}]" for fd in call["fd"][heads].tolist()], object),
-        "sock": call["sock"][heads],
-        "peer": np.array(
-            [_peer_text(sockets[s]) if s in sockets else "" for s in call["sock"][heads].tolist()],
-            object,
-        ),
+        "fds": (np.arange(n), ints(call["fd"][heads])),
+        "sock": sock,
+        "peer": peers_of(p.sockets, sock),
     }
     columns |= {f"{name}_ns": none for name in STAGES}
     columns["read_ns"] = end - start

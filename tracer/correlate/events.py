@@ -9,21 +9,66 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
-from tracer.correlate.index import Bools, Ints, Keys, ints
-from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES
+from tracer.correlate.index import Bools, Ints, Keys, ints, lean
+from tracer.events.header import load as load_header
+from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES, stored_columns
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tracer.store.layout import TraceFolder
 
-Table = dict[str, Any]
+_NARROW = np.iinfo(np.int32)
+
+
+class Table:
+    """A table's columns in order of its ids; each is read when it is first asked for, and kept.
+
+    A column of u64 or of agents is 64 bits wide, another one 32 if that holds it: arithmetic on
+    such needs a 64-bit operand (times, `take`) or an explicit one.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Name the table; nothing is read yet."""
+        self._path, self._name = path, name
+        self._columns: dict[str, Any] = {}
+        wide = {c.name for c in load_header().records[name].columns if c.ctype == "u64"}
+        self._wide = wide | {"agent"}
+
+    def __getitem__(self, column: str) -> Any:  # noqa: ANN401 (numbers or texts)
+        """Return a column; KeyError if the table has none of this name."""
+        if column not in self._columns:
+            self._columns[column] = self._read(column)
+        return self._columns[column]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self["ts_ns"])
+
+    def forget(self, *columns: str) -> None:
+        """Free these columns, or all; one is read again when it is asked for again."""
+        for column in columns or tuple(self._columns):
+            self._columns.pop(column, None)
+
+    def _read(self, column: str) -> Any:  # noqa: ANN401
+        if column not in {c.name for c in stored_columns(self._name)}:
+            raise KeyError(column)
+        found = duckdb.execute(f'SELECT "{column}" FROM read_parquet(?)', [str(self._path)])
+        values = found.fetchnumpy()[column]
+        if values.dtype.kind not in "iu":
+            return np.asarray(values)
+        values = ints(np.ma.filled(values, 0))
+        if column in self._wide or not len(values):
+            return values
+        fits = _NARROW.min <= values.min() and values.max() <= _NARROW.max
+        return values.astype(np.int32) if fits else values
 
 
 @dataclass
 class Events:
-    """All event tables of a trace: table -> column -> array, each sorted by ts_ns."""
+    """All event tables of a trace, each sorted by ts_ns."""
 
     folder: TraceFolder
     manifest: dict[str, Any]
@@ -32,35 +77,35 @@ class Events:
     def __getitem__(self, name: str) -> Table:
         """Return a table's columns."""
         if name not in self.tables:
-            self.tables[name] = _read(self.folder, name)
+            if name not in KERNEL_TABLES + AGENT_TABLES:
+                raise KeyError(name)
+            self.tables[name] = Table(self.folder.table(name), name)
         return self.tables[name]
 
     @cached_property
-    def strings(self) -> dict[tuple[int, int], str]:
-        """Return the agents' interned texts by (agent, id)."""
+    def _strings(self) -> tuple[Keys, Any]:
+        """Return the agents' interned texts, and an empty one behind them."""
         path = str(self.folder.table("string"))
-        rows = duckdb.execute("SELECT agent, id, text FROM read_parquet(?)", [path])
-        return {(a, i): text for a, i, text in rows.fetchall()}
+        rows = duckdb.execute("SELECT agent << 32 | id, text FROM read_parquet(?)", [path])
+        found = rows.fetchall()
+        texts = np.array([text for _key, text in found] + [""], object)
+        return Keys(ints([key for key, _text in found])), texts
 
-    def texts(self, agent: Ints, ids: Ints) -> list[str]:
+    def texts(self, agent: Ints, ids: Ints) -> Any:  # noqa: ANN401
         """Return the text of each (agent, id), "" for 0 or a lost one."""
-        strings = self.strings
-        return [strings.get(pair, "") for pair in zip(agent.tolist(), ids.tolist(), strict=True)]
+        return self._strings[1][self.known(agent, ids)]
+
+    def numbers(self, agent: Ints, ids: Ints, number: Callable[[str], int]) -> Ints:
+        """Return a number for each text of (agent, id); each different text is looked at once."""
+        return ints([number(text) for text in self._strings[1]])[self.known(agent, ids)]
 
     def passing(self, agent: Ints, ids: Ints, test: Callable[[str], object]) -> Bools:
         """Say of each (agent, id) whether its text passes a test; a text is tested once."""
-        unique, inverse = np.unique(agent << 32 | ids, return_inverse=True)
-        texts = self.texts(unique >> 32, unique & 0xFFFFFFFF)
-        passed: Bools = np.array([bool(test(text)) for text in texts], bool)[inverse.reshape(-1)]
-        return passed
-
-    @cached_property
-    def _string_keys(self) -> Keys:
-        return Keys(ints([agent << 32 | number for agent, number in self.strings]))
+        return self.numbers(agent, ids, lambda text: bool(test(text))) > 0
 
     def known(self, agent: Ints, ids: Ints) -> Ints:
         """Return a number for each text that the trace has, -1 for one that was lost."""
-        return self._string_keys.find(agent << 32 | ids)
+        return self._strings[0].find(agent << 32 | ids)
 
     @cached_property
     def sends(self) -> Ints:
@@ -75,21 +120,6 @@ class Events:
         call = self["syscall"]
         is_recv = np.isin(call["nr"], list(syscalls.RECVS))
         return np.flatnonzero(is_recv & (call["sock"] > 0) & (call["ret"] >= 0))
-
-
-def _read(folder: TraceFolder, name: str) -> Table:
-    if name not in KERNEL_TABLES + AGENT_TABLES:
-        raise KeyError(name)
-    path = str(folder.table(name))
-    # the lists of ready descriptors are only wanted for single rows
-    columns = "* EXCLUDE (fds)" if name == "epoll_wait" else "*"
-    table = duckdb.execute(
-        f"SELECT {columns} FROM read_parquet(?) ORDER BY id", [path]
-    ).fetchnumpy()
-    return {
-        key: ints(np.ma.filled(value, 0)) if value.dtype.kind in "iu" else np.asarray(value)
-        for key, value in table.items()
-    }
 
 
 @dataclass
@@ -131,16 +161,16 @@ def runs_of(events: Events) -> Runs:
     where = np.empty(nsteps + nbacks, np.int64)
     where[order] = np.arange(nsteps + nbacks)
     return Runs(
-        agent=both["agent"],
+        agent=lean(both["agent"]),
         tid=both["tid"],
         begin=both["ts_ns"],
         end=both["end_ns"],
         wake=both["wake_ns"],
         wake_tid=both["wake_tid"],
         flags=both["flags"],
-        step=np.where(order < nsteps, order, -1),
-        callback=np.where(order >= nsteps, order - nsteps, -1),
-        waker=waker,
-        of_step=where[:nsteps],
-        of_callback=where[nsteps:],
+        step=lean(np.where(order < nsteps, order, -1)),
+        callback=lean(np.where(order >= nsteps, order - nsteps, -1)),
+        waker=lean(waker),
+        of_step=lean(where[:nsteps]),
+        of_callback=lean(where[nsteps:]),
     )

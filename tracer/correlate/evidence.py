@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.anatomy import STEPS
-from tracer.correlate.index import Index, Ints, take
+from tracer.correlate.index import Ints, take
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
-    from tracer.correlate.events import Events
     from tracer.correlate.legs import Legs
-    from tracer.correlate.sockets import Streams
+    from tracer.correlate.picture import Picture
 
 
-def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
+def add_evidence(p: Picture, legs: Legs) -> Ints:
     """Add the packets' and the peer's rows to `legs.rows`; return observed steps per leg."""
+    events, streams = p.events, p.streams
     call, off, wait = events["syscall"], events["off_cpu"], events["epoll_wait"]
     rows = legs.rows
     out, back = streams.out_stream(legs.sock), streams.in_stream(legs.sock)
@@ -36,8 +36,8 @@ def add_evidence(events: Events, streams: Streams, legs: Legs) -> Ints:
     rows["peer_send_id"] = streams.send_at(back, answer)
     rows["peer_tx_id"] = streams.tx_at(back, answer)
     wait_row = rows["epoll_id"]
-    returned = take(wait["ts_ns"] + wait["dur_ns"], wait_row, 0)
-    slept = Index(off["tid"], off["ts_ns"]).before(legs.tid, returned)
+    returned = take(p.look.wait_end, wait_row, 0)
+    slept = p.look.off_cpu.before(legs.tid, returned)
     inside = (slept >= 0) & (take(off["ts_ns"], slept) >= take(wait["ts_ns"], wait_row, 1 << 62))
     rows["off_cpu_id"] = np.where((wait_row >= 0) & inside, slept, -1)
     observed = np.zeros(len(legs.group), np.int64)

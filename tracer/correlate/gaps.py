@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.correlate.index import Bools, Ints, distinct, take
 from tracer.events.header import load as load_header
-from tracer.system import syscalls
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
     from tracer.correlate.picture import Picture
     from tracer.correlate.sockets import Socket
+    from tracer.correlate.tasks import Suspensions
+    from tracer.correlate.wakes import Wakes
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -47,12 +48,10 @@ def since(p: Picture, start: Ints) -> Ints:
     Where it cannot be told whether that one woke a task, the row depends on the whole trace.
     """
     call, position = p.events["syscall"], p.streams.call_pos
-    reads = p.events.recvs
     begin = start.copy()
     sus = np.flatnonzero(p.receipts.first_recv >= 0)
     first = p.receipts.first_recv[sus]
-    index = Index(call["sock"][reads], call["ts_ns"][reads])
-    prior = take(reads, index.before(call["sock"][first], call["ts_ns"][first], strict=True))
+    prior = p.look.recv_before(call["sock"][first], call["ts_ns"][first])
     whole = take(position, prior) + take(call["ret"], prior) == position[first]
     earliest = np.where((prior >= 0) & ~whole, take(call["ts_ns"], prior), call["ts_ns"][first])
     earliest[np.isin(prior, p.wakes.doubtful)] = 0
@@ -73,9 +72,9 @@ def settled(p: Picture, last: Ints, end: Ints) -> Ints:
 
     """
     wait = p.events["epoll_wait"]
-    tid, index = p.sus.tid[last], Index(wait["tid"], wait["ts_ns"])
-    over = index.after(tid, end)
-    over = index.after(tid, take(wait["ts_ns"], over, _NEVER), strict=True)
+    tid = p.sus.tid[last]
+    over = p.look.waits.after(tid, end)
+    over = p.look.waits.after(tid, take(wait["ts_ns"], over, _NEVER), strict=True)
     read = p.wakes.received[last]
     return np.where(read, np.maximum(end, take(wait["ts_ns"], over, _NEVER)), end)
 
@@ -86,9 +85,7 @@ def until(p: Picture, calls: Ints, end: Ints) -> Ints:
     Up to then a receive that was lost may have been the one that made these bytes a task's.
     """
     call = p.events["syscall"]
-    closes = np.flatnonzero((call["nr"] == syscalls.NUMBER["close"]) & (call["sock"] > 0))
-    index = Index(call["sock"][closes], call["ts_ns"][closes])
-    closed = take(closes, index.after(call["sock"][calls], call["ts_ns"][calls]))
+    closed = p.look.close_after(call["sock"][calls], call["ts_ns"][calls])
     return np.maximum(end, take(call["ts_ns"], closed, _NEVER))
 
 
@@ -127,11 +124,16 @@ def served_unknown(p: Picture, last: Ints) -> Bools:
 
     Whether the receive that ended the row served that one, too, cannot be told.
     """
-    leaf = take(p.events["step"]["leaf_str"], p.sus.step, 0)
-    unknown = (leaf > 0) & (p.events.known(p.sus.agent, leaf) < 0)
-    unknown |= touched(p.events, p.sus.parked, p.sus.resume, ("agent_gap",))
-    wakers = np.concatenate([p.sus.waker[unknown], p.wakes.wakers_of_lost])
-    return np.asarray(p.wakes.received[last] & np.isin(p.sus.next_run[last], wakers[wakers >= 0]))
+    return np.asarray(p.wakes.received[last] & np.isin(p.sus.next_run[last], p.woke_unknown))
+
+
+def woke_unknown(events: Events, sus: Suspensions, wakes: Wakes) -> Ints:
+    """Return the runs that woke a task of which it was lost what it waited for."""
+    leaf = take(events["step"]["leaf_str"], sus.step, 0)
+    unknown = (leaf > 0) & (events.known(sus.agent, leaf) < 0)
+    unknown |= touched(events, sus.parked, sus.resume, ("agent_gap",))
+    wakers = np.concatenate([sus.waker[unknown], wakes.wakers_of_lost])
+    return wakers[wakers >= 0]
 
 
 def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:
@@ -145,7 +147,7 @@ def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:
     """
     if not anything(p.events):
         return np.zeros(len(sock), bool)
-    used = np.unique(sock[sock > 0]).tolist()
+    used = distinct(sock[sock > 0]).tolist()
     unknown = [s for s in used if s not in p.sockets]
     told = p.events.manifest["level"] > 1  # that a socket is connected now is not seen below
     half = [s for s in used if told and s in p.sockets and not _peer_known(p.sockets[s])]

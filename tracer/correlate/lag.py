@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracer.correlate.index import distinct, ints
+
 if TYPE_CHECKING:
-    from tracer.correlate.events import Events, Runs
+    from tracer.correlate.events import Events, Runs, Table
     from tracer.correlate.index import Ints
 
 LOOP, BUSY, RUNQ, SYSCALL = range(4)
@@ -19,78 +21,104 @@ _EPOLL = (232, 281, 441)
 _WOKEN_EARLY = 64
 
 
+class _Pieces:
+    """Pieces of time without overlaps, and how much of them lies before any moment."""
+
+    def __init__(self, start: Ints, length: Ints) -> None:
+        self._start = start
+        self._total = np.concatenate([np.zeros(1, np.int64), np.cumsum(length)])
+
+    def until(self, when: Ints) -> Ints:
+        """Return the time up to each moment, ns."""
+        if not len(self._start):
+            return np.zeros(len(when), np.int64)
+        at = np.searchsorted(self._start, when, side="right") - 1
+        before = at < 0
+        at[before] = 0
+        done = self._total[at]
+        spent = done + np.minimum(when - self._start[at], self._total[at + 1] - done)
+        spent[before] = 0
+        return ints(spent)
+
+
 class ThreadTime:
-    """Cumulative time of one thread by cause."""
+    """Cumulative time of one thread by cause; the loop's own is what no other cause has."""
 
-    def __init__(self, tid: int, off: dict[str, Any], runs: Runs) -> None:
+    def __init__(self, tid: int, off: Table | dict[str, Any], runs: Runs) -> None:
         """Build the pieces of thread `tid` from the off_cpu table and the runs."""
-        mine = off["tid"] == tid
-        out, back = off["ts_ns"][mine], off["ts_ns"][mine] + off["dur_ns"][mine]
-        state, nr = off["state"][mine], off["nr"][mine]
-        woken = out + off["wake_ns"][mine]
-        woken = np.where((state == 0) | (off["flags"][mine] & _WOKEN_EARLY != 0), out, woken)
+        mine, ours = np.flatnonzero(off["tid"] == tid), np.flatnonzero(runs.tid == tid)
+        out, state = off["ts_ns"][mine], off["state"][mine]
+        back, wake_ns = out + off["dur_ns"][mine], off["wake_ns"][mine]
+        early = off["flags"][mine] & _WOKEN_EARLY != 0
+        woken = np.where((state == 0) | early, out, out + wake_ns)
         # never woken before it came back: it was not asleep, or the record is open
-        woken = np.where(
-            (state != 0) & (off["wake_ns"][mine] == 0) & (off["flags"][mine] & _WOKEN_EARLY == 0),
-            back,
-            woken,
-        )
-        waiting = np.isin(nr, _EPOLL)
-        ours = runs.tid == tid
-        begin, end = runs.begin[ours], runs.end[ours]
+        woken = np.where((state != 0) & (wake_ns == 0) & ~early, back, woken)
+        waiting = np.isin(off["nr"][mine], _EPOLL)
         spans = (
-            (out[waiting], woken[waiting]),
-            (out[~waiting], woken[~waiting]),
-            (woken, back),
-            (begin, end),
+            (runs.begin[ours], runs.end[ours], BUSY),
+            (out[waiting], woken[waiting], LOOP),
+            (out[~waiting], woken[~waiting], SYSCALL),
+            (woken, back, RUNQ),
         )
-        self._edges = np.unique(np.concatenate([np.concatenate(s) for s in spans]))
-        depth = []
-        for starts, ends in spans:
-            delta = np.zeros(len(self._edges) + 1, np.int64)
-            np.add.at(delta, np.searchsorted(self._edges, starts), 1)
-            np.add.at(delta, np.searchsorted(self._edges, ends), -1)
-            depth.append(np.cumsum(delta)[:-1] > 0)
-        cause = np.where(depth[3], BUSY, LOOP)
-        cause = np.where(depth[0], LOOP, cause)
-        cause = np.where(depth[1], SYSCALL, cause)
-        self._cause = np.where(depth[2], RUNQ, cause)
-        lengths = np.diff(self._edges, append=self._edges[-1:])
-        self._total = [
-            np.concatenate([[0], np.cumsum(np.where(self._cause == c, lengths, 0))]).astype(
-                np.int64
-            )
-            for c in range(4)
-        ]
+        edges = distinct(np.concatenate([part for *span, _cause in spans for part in span]))
+        causes = np.zeros(len(edges), np.int8)  # of the piece behind each edge; LOOP is 0
+        for starts, ends, cause in spans:
+            depth = np.bincount(np.searchsorted(edges, starts), minlength=len(edges))
+            depth -= np.bincount(np.searchsorted(edges, ends), minlength=len(edges))
+            causes[np.cumsum(depth) > 0] = cause
+        lengths = np.diff(edges, append=edges[-1:])
+        self._pieces = {
+            cause: _Pieces(edges[causes == cause], lengths[causes == cause])
+            for cause in (BUSY, RUNQ, SYSCALL)
+        }
 
-    def until(self, when: Ints, cause: int) -> Ints:
-        """Return the time spent for a cause from the beginning to each moment."""
-        if not len(self._edges):
-            return when if cause == LOOP else np.zeros_like(when)
-        at = np.searchsorted(self._edges, when, side="right") - 1
-        inside = at >= 0
-        held = np.maximum(at, 0)
-        here = np.where(inside, self._cause[held], LOOP)
-        since = np.where(inside, when - self._edges[held], when - self._edges[0])
-        spent: Ints = np.where(inside, self._total[cause][held], 0) + since * (here == cause)
+    def until(self, when: Ints) -> dict[int, Ints]:
+        """Return the time spent for each cause up to each moment, from an arbitrary zero."""
+        spent = {cause: pieces.until(when) for cause, pieces in self._pieces.items()}
+        spent[LOOP] = when - sum(spent.values())
         return spent
 
     def between(self, start: Ints, end: Ints, cause: int) -> Ints:
         """Return the time spent for a cause in each interval, ns."""
-        return self.until(end, cause) - self.until(start, cause)
+        if cause != LOOP:
+            return self._pieces[cause].until(end) - self._pieces[cause].until(start)
+        return self.until(end)[cause] - self.until(start)[cause]
 
     def on_cpu(self, start: Ints, end: Ints) -> Ints:
         """Return the on-CPU time in runs, the loop's own work excluded, ns."""
         return self.between(start, end, BUSY)
 
 
+class Threads:
+    """The times of all threads that ran event loops, each made when first asked for."""
+
+    def __init__(self, events: Events, runs: Runs) -> None:
+        """Name the trace; nothing is computed yet."""
+        self._off, self._runs = events["off_cpu"], runs
+        self._times: dict[int, ThreadTime] = {}
+
+    def __getitem__(self, tid: int) -> ThreadTime:
+        """Return a thread's time."""
+        if tid not in self._times:
+            self._times[tid] = ThreadTime(tid, self._off, self._runs)
+        return self._times[tid]
+
+    def on_cpu(self, tid: Ints, start: Ints, end: Ints) -> Ints:
+        """Return the on-CPU time in runs of each thread in each interval, ns."""
+        busy = np.zeros(len(tid), np.int64)
+        for thread in distinct(tid).tolist():
+            rows = np.flatnonzero(tid == thread)
+            busy[rows] = self[thread].on_cpu(start[rows], end[rows])
+        return busy
+
+
 def split(
-    events: Events, runs: Runs, tid: Ints, intervals: list[tuple[Ints, Ints]], own: Ints
+    threads: Threads, runs: Runs, tid: Ints, intervals: list[tuple[Ints, Ints]], own: Ints
 ) -> dict[str, Ints]:
     """Split intervals of loop threads by cause.
 
     Args:
-        events: for the off_cpu table.
+        threads: the threads' times.
         runs: all runs.
         tid: loop thread of each row; rows without one stay 0.
         intervals: pairs of (start, end), each of the rows' length; empty ones have start = end.
@@ -102,18 +130,19 @@ def split(
     """
     names = {"loop_busy_ns": BUSY, "runq_ns": RUNQ, "syscall_ns": SYSCALL, "loop_ns": LOOP}
     parts = {name: np.zeros(len(tid), np.int64) for name in names}
-    for thread in np.unique(tid[tid > 0]).tolist():
+    for thread in distinct(tid[tid > 0]).tolist():
         rows = np.flatnonzero(tid == thread)
-        time = ThreadTime(thread, events["off_cpu"], runs)
+        time = threads[thread]
+        mine = own[rows] >= 0
+        held = np.maximum(own[rows], 0)
         for start, end in intervals:
+            before, after = time.until(start[rows]), time.until(end[rows])
             for name, cause in names.items():
-                parts[name][rows] += time.between(start[rows], end[rows], cause)
-            mine = own[rows] >= 0
-            held = np.maximum(own[rows], 0)
-            lo = np.where(
-                mine, np.maximum(start[rows], runs.begin[held] if len(runs.begin) else 0), 0
-            )
-            hi = np.where(mine, np.minimum(end[rows], runs.end[held] if len(runs.end) else 0), 0)
+                parts[name][rows] += after[cause] - before[cause]
+            if not mine.any():
+                continue
+            lo = np.where(mine, np.maximum(start[rows], runs.begin[held]), 0)
+            hi = np.where(mine, np.minimum(end[rows], runs.end[held]), 0)
             self_ns = time.between(np.minimum(lo, hi), hi, BUSY)
             parts["loop_busy_ns"][rows] -= self_ns
             parts["loop_ns"][rows] += self_ns

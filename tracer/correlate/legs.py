@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate import reasons
-from tracer.correlate.index import Bools, Index, Ints, take
+from tracer.correlate.index import Bools, Ints, take
 from tracer.correlate.wakes import (
     BY_ACCEPT,
     BY_CALLBACK,
@@ -24,14 +24,12 @@ from tracer.correlate.wakes import (
     BY_TIMER,
     BY_WRITE,
 )
-from tracer.system.syscalls import NUMBER
 
 if TYPE_CHECKING:
+    from tracer.correlate.events import Table
     from tracer.correlate.picture import Picture
 
 UNKNOWN = -1
-# include/net/tcp_states.h
-ESTABLISHED, CLOSE_WAIT = 1, 8
 
 
 @dataclass
@@ -63,64 +61,14 @@ class _Cutter:
         events, calls = p.events, p.calls
         self.events, self.runs, self.calls = events, p.runs, calls
         self.sus, self.wakes, self.receipts, self.streams = p.sus, p.wakes, p.receipts, p.streams
-        self.call = events["syscall"]
-        wait = events["epoll_wait"]
-        self.wait_end = wait["ts_ns"] + wait["dur_ns"]
-        self.waits = Index(wait["tid"], self.wait_end)
-        self.sends = sends = calls.sends
-        self.socks = np.unique(self.call["sock"])
-        self.send_index = Index(
-            self.run_sock(calls.run[sends], self.call["sock"][sends]), self.call["ts_ns"][sends]
-        )
-
-    def self_pipe_write(self, tid: Ints, since: Ints) -> Ints:
-        """Return when a thread next wrote to an event loop's self-pipe, -1 if it did not."""
-        pipe = self.calls.self_pipe[self.events.sends]
-        rows = self.events.sends[pipe]
-        index = Index(self.call["tid"][rows], self.call["ts_ns"][rows])
-        return take(self.call["ts_ns"], take(rows, index.after(tid, since)))
-
-    def signal_write(self, run: Ints, when: Ints) -> Ints:
-        """Return when the interpreter's signal handler last wrote to the self-pipe, -1 for never.
-
-        It calls write(2), in whichever thread the signal hit; asyncio itself calls send(2).
-        """
-        sends = self.events.sends
-        rows = sends[self.calls.self_pipe[sends] & (self.call["nr"][sends] == NUMBER["write"])]
-        index = Index(self.calls.agent[rows], self.call["ts_ns"][rows])
-        found = index.before(take(self.runs.agent, run), when)
-        return take(self.call["ts_ns"], take(rows, found))
-
-    def listener(self, accept: Ints) -> Ints:
-        """Return the socket that an accept was called on; the call itself names the new one."""
-        ctl = self.events["epoll_ctl"]
-        index = Index(ctl["tid"] << 32 | ctl["fd"], ctl["ts_ns"])
-        key = take(self.call["tid"], accept) << 32 | take(self.call["fd"], accept)
-        return take(ctl["sock"], index.before(key, take(self.call["ts_ns"], accept)))
-
-    def run_sock(self, run: Ints, sock: Ints) -> Ints:
-        """Return one number for (run, socket)."""
-        return run * (len(self.socks) + 1) + np.searchsorted(self.socks, sock)
-
-    def first_send(self, run: Ints, sock: Ints) -> Ints:
-        """Return the first send on a socket in a run."""
-        key = self.run_sock(run, sock)
-        found = take(self.sends, self.send_index.after(key, np.zeros(len(run), np.int64)))
-        return np.where((run >= 0) & (sock > 0), found, -1)
-
-    def last_send(self, run: Ints, sock: Ints) -> Ints:
-        """Return the last send on a socket in a run."""
-        key = self.run_sock(run, sock)
-        late = np.full(len(run), 1 << 62, np.int64)
-        found = take(self.sends, self.send_index.before(key, late))
-        return np.where((run >= 0) & (sock > 0), found, -1)
+        self.call, self.look = events["syscall"], p.look
 
 
 def legs_of(p: Picture) -> Legs:
     """Cut every await."""
     cutter, sus, wakes = _Cutter(p), p.sus, p.wakes
     # the socket that a suspension is about, known only at its end
-    sends_here = cutter.first_send(sus.run, wakes.sock)
+    sends_here = cutter.look.first_send(sus.run, wakes.sock)
     merged = np.zeros(sus.count, bool)
     if sus.count:
         merged[1:] = (
@@ -141,14 +89,17 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     n = len(first)
     bits = np.zeros(n, np.int64)
     woken_call = c.wakes.call[last]
-    send, last_send = c.first_send(sus.run[first], sock), c.last_send(sus.run[first], sock)
+    send, last_send = (
+        c.look.first_send(sus.run[first], sock),
+        c.look.last_send(sus.run[first], sock),
+    )
     is_connect = by == BY_CONNECT
     send = np.where(is_connect, woken_call, send)
     last_send = np.where(is_connect, woken_call, last_send)
     parked = sus.parked[first]
     t0, t8 = sus.begin[first], sus.resume[last]
     t1 = np.where(send >= 0, take(call["ts_ns"], send), parked)
-    sent_end = take(call["ts_ns"] + call["dur_ns"], last_send)
+    sent_end = take(call["ts_ns"], last_send) + take(call["dur_ns"], last_send)
     t2 = np.where(send >= 0, np.maximum(sent_end, parked), parked)
     bits[(send < 0) & np.isin(by, (BY_RECV, BY_ACCEPT))] |= reasons.bit("no_send")
 
@@ -166,8 +117,8 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     )
     root, link = c.wakes.began[last], c.wakes.link[last]
     began = np.where(root >= 0, take(runs.begin, root), t6)
-    wait = c.waits.before(sus.tid[last], np.minimum(began, t6))
-    t5 = np.where(polled & (wait >= 0), take(c.wait_end, wait), UNKNOWN)
+    wait = c.look.waits_by_end.before(sus.tid[last], np.minimum(began, t6))
+    t5 = np.where(polled & (wait >= 0), take(c.look.wait_end, wait), UNKNOWN)
     # another step was the cause; what it put on the ready queue made the task ready in its turn
     instant = ~polled & (by != BY_NOTHING)
     t3, t4, t5 = (np.where(instant, c.wakes.root_ns[last], t) for t in (t3, t4, t5))
@@ -224,39 +175,35 @@ def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str,
     rx_first = c.streams.rx_at(stream, first_pos)
     rx_last = c.streams.rx_at(stream, pos)
     # not TCP, or an accept: the readiness before the call, after the previous one
-    ready = Index(rx["sock"], rx["ts_ns"])
     when = take(c.call["ts_ns"], woken_call, 0)
     plain = (is_recv & (pos < 0)) | (by == BY_ACCEPT)
-    reads = c.events.recvs
-    prior = take(
-        reads, Index(c.call["sock"][reads], c.call["ts_ns"][reads]).before(sock, when, strict=True)
-    )
+    prior = c.look.recv_before(sock, when)
     since = np.where(by == BY_ACCEPT, c.sus.begin[first], take(c.call["ts_ns"], prior, 0))
-    watched = np.where(by == BY_ACCEPT, c.listener(woken_call), sock)
-    earliest = ready.after(watched, since, strict=True)
+    watched = np.where(by == BY_ACCEPT, c.look.listener(woken_call), sock)
+    earliest = c.look.readiness.after(watched, since, strict=True)
     fits = plain & (earliest >= 0) & (take(rx["ts_ns"], earliest) <= when)
     rx_last = np.where(fits, earliest, rx_last)
     rx_first = np.where(fits, earliest, rx_first)
     t4 = np.where(rx_last >= 0, take(rx["ts_ns"], rx_last), UNKNOWN)
     t3 = np.where(rx_first >= 0, arrival_ns(rx, rx_first), UNKNOWN)
     # connect: the SYN-ACK brings ESTABLISHED; the end of a stream: the FIN brings CLOSE_WAIT
-    up = Index(np.where(state["newstate"] == ESTABLISHED, state["sock"], -1), state["ts_ns"])
-    down = Index(np.where(state["newstate"] == CLOSE_WAIT, state["sock"], -1), state["ts_ns"])
     ended = is_recv & (take(c.call["ret"], woken_call) == 0)
     established = np.where(
         by == BY_CONNECT,
-        up.after(sock, when),
-        np.where(ended, down.before(sock, when), -1),
+        c.look.established.after(sock, when),
+        np.where(ended, c.look.half_closed.before(sock, when), -1),
     )
     t4 = np.where(established >= 0, take(state["ts_ns"], established), t4)
     t3 = np.where(established >= 0, arrival_ns(state, established), t3)
     # timer: the deadline; thread and signal handler: their write to the self-pipe
     cause = c.wakes.root[last]
     set_ns = take(c.runs.wake, cause)
-    written = c.self_pipe_write(take(c.runs.wake_tid, cause), set_ns)
+    written = c.look.pipe_write(take(c.runs.wake_tid, cause), set_ns)
     set_ns = np.where((by == BY_THREAD) & (written > 0), written, set_ns)
     is_signal = by == BY_SIGNAL
-    set_ns[is_signal] = c.signal_write(cause[is_signal], c.wakes.root_ns[last][is_signal])
+    set_ns[is_signal] = c.look.signal_write(
+        take(c.runs.agent, cause[is_signal]), c.wakes.root_ns[last][is_signal]
+    )
     late = np.isin(by, (BY_TIMER, BY_THREAD, BY_SIGNAL)) & (set_ns > 0)
     t3, t4 = (np.where(late, set_ns, t) for t in (t3, t4))
     level = int(c.events.manifest["level"])
@@ -276,7 +223,7 @@ def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str,
     return t3, t4, rows, bits
 
 
-def arrival_ns(table: dict[str, Ints], rows: Ints) -> Ints:
+def arrival_ns(table: Table, rows: Ints) -> Ints:
     """Return when a packet reached this host: its interrupt, else softirq, else driver hand-over.
 
     UNKNOWN where none of them was recorded.

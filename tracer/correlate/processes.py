@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Index, Ints, Keys, take
+from tracer.correlate.index import Index, Ints, Keys, ints, take
 from tracer.system.syscalls import NUMBER
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ NONE = -1
 def ran_in_processes(p: Picture, works: Ints) -> tuple[Ints, Ints, Ints]:
     """Return the worker's tid, its begin and its end of each row of `work`; -1 where unknown."""
     call, off, thread = p.events["syscall"], p.events["off_cpu"], p.events["thread"]
+    if not len(works):
+        return works, works, works
     manager, told = _told(p, works)
     polls = np.flatnonzero(np.isin(off["nr"], _POLLS) & (off["waker_tid"] > 0))
     back = off["ts_ns"] + off["dur_ns"]
@@ -49,7 +51,7 @@ def ran_in_processes(p: Picture, works: Ints) -> tuple[Ints, Ints, Ints]:
     result = take(writes, Index(call["tid"][writes], call["ts_ns"][writes]).before(worker, woken))
     known &= (result >= 0) & (take(call["ts_ns"] + call["dur_ns"], result) >= woken)
     end = take(call["ts_ns"], result)
-    same = Index(call["tid"][writes] << 32 | call["fd"][writes], call["ts_ns"][writes])
+    same = Index(ints(call["tid"][writes]) << 32 | call["fd"][writes], call["ts_ns"][writes])
     before = take(writes, same.before(worker << 32 | take(call["fd"], result), end, strict=True))
     begin = take(read_end, arrivals.after(worker, take(call["ts_ns"] + call["dur_ns"], before, 0)))
     known &= (begin >= 0) & (begin <= end)

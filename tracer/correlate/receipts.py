@@ -6,13 +6,13 @@ receives). A send belongs to the suspension at the end of the step that made it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracer.correlate.gaps import touched
-from tracer.correlate.index import Bools, Index, Ints, Keys, sum_by, take
+from tracer.correlate.index import Bools, Index, Ints, Keys, distinct, lean, of_rows, sum_by, take
 from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Receipts:
     loose_recvs: Ints
     loose_sends: Ints
     lost_calls: Ints
+
+    def of_rows(self, rows: Ints) -> Receipts:
+        """Return the bytes of some suspensions."""
+        calls = ("loose_recvs", "loose_sends", "lost_calls")
+        return replace(self, **of_rows(self, rows, whole=calls))
 
 
 def receipts_of(
@@ -77,7 +82,7 @@ def receipts_of(
     in_step = take(runs.step, calls.run[rest]) >= 0
     received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
     in_callback = take(runs.callback, calls.run[rest]) >= 0
-    loops = np.unique(runs.tid)
+    loops = distinct(runs.tid)
     nobody = (calls.run[rest] < 0) & np.isin(call["tid"][rest], loops) & (calls.task[rest] == 0)
 
     sends = calls.sends
@@ -93,11 +98,11 @@ def receipts_of(
         (calls.run[sends] < 0) & (calls.task[sends] == 0) & np.isin(call["tid"][sends], loops)
     ]
     return Receipts(
-        sent=sent,
-        received=received,
-        first_recv=first_recv,
-        shared=shared,
-        buffered=buffered,
+        sent=lean(sent),
+        received=lean(received),
+        first_recv=lean(first_recv),
+        shared=lean(shared),
+        buffered=lean(buffered),
         loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
         loose_sends=later[owner < 0],
         lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], orphan_sends]),

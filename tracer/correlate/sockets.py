@@ -93,18 +93,15 @@ class Streams:
         self._recvs = recvs[(call["flags"][recvs] & FLAG_TCP) != 0]
         self._txs = np.flatnonzero((tx["flags"] & FLAG_TCP != 0) & (tx["len_bytes"] > 0))
         self._rxs = np.flatnonzero(rx["flags"] & FLAG_TCP)
-        parts = (
-            (self.out_stream(call["sock"][self._sends]), call, self._sends),
-            (self.in_stream(call["sock"][self._recvs]), call, self._recvs),
-            (self.out_stream(tx["sock"][self._txs]), tx, self._txs),
-            (self.in_stream(rx["sock"][self._rxs]), rx, self._rxs),
+        parts = ((call, self._sends), (call, self._recvs), (tx, self._txs), (rx, self._rxs))
+        ways = (self.out_stream, self.in_stream, self.out_stream, self.in_stream)
+        streams = [way(t["sock"][rows]) for way, (t, rows) in zip(ways, parts, strict=True)]
+        position = _unwrap(
+            np.concatenate(streams),
+            np.concatenate([t["ts_ns"][rows] for t, rows in parts]),
+            np.concatenate([t["seq"][rows] for t, rows in parts]),
         )
-        stream = np.concatenate([p[0] for p in parts])
-        ts = np.concatenate([t["ts_ns"][rows] for _s, t, rows in parts])
-        seq = np.concatenate([t["seq"][rows] for _s, t, rows in parts])
-        position = _unwrap(stream, ts, seq)
-        cuts = np.cumsum([len(p[0]) for p in parts])[:-1]
-        streams, positions = np.split(stream, cuts), np.split(position, cuts)
+        positions = np.split(position, np.cumsum([len(rows) for _t, rows in parts])[:-1])
         self.call_pos = np.full(len(call["ts_ns"]), -1, np.int64)
         self.call_pos[self._sends] = positions[0]
         self.call_pos[self._recvs] = positions[1]
@@ -167,16 +164,16 @@ class Streams:
 def _unwrap(stream: Ints, ts: Ints, seq: Ints) -> Ints:
     """Return 64-bit positions from 32-bit sequence numbers, from 2**32 on in each stream."""
     order = np.lexsort((ts, stream))
-    s, q = stream[order], seq[order]
-    first = np.ones(len(s), bool)
-    first[1:] = s[1:] != s[:-1]
-    step = np.zeros(len(s), np.int64)
-    step[1:] = (q[1:] - q[:-1]).astype(np.uint32).astype(np.int32)
-    step[first] = 0
-    running = np.cumsum(step)
-    group = np.cumsum(first) - 1
-    starts = np.flatnonzero(first)
-    base = (q[starts] + (1 << 32) - running[starts])[group] if len(s) else running
-    position = np.empty(len(s), np.int64)
-    position[order] = running + base
-    return position
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = np.diff(stream[order]) != 0
+    seq = ints(seq[order])
+    position = np.zeros(len(order), np.int64)
+    position[1:] = np.diff(seq).astype(np.uint32).astype(np.int32)
+    position[fresh] = 0
+    np.cumsum(position, out=position)
+    starts = np.flatnonzero(fresh)
+    base = seq[starts] + (1 << 32) - position[starts]
+    position += np.repeat(base, np.diff(starts, append=len(order)))
+    found = np.empty(len(order), np.int64)
+    found[order] = position
+    return found

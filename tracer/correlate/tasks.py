@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Ints, Keys, previous_in_group, sum_by, take
+from tracer.correlate.index import Ints, Keys, lean, of_rows, previous_in_group, sum_by, take
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
@@ -74,6 +74,15 @@ class Suspensions:
     count: int
     groups: int
 
+    def of_rows(self, rows: Ints) -> Suspensions:
+        """Return some suspensions, with all of an await together, their awaits numbered anew."""
+        columns = of_rows(self, rows)
+        group = columns["group"]
+        fresh = np.ones(len(group), bool)
+        fresh[1:] = group[1:] != group[:-1]
+        columns["group"] = np.cumsum(fresh) - 1
+        return replace(self, **columns, count=len(rows), groups=int(fresh.sum()))
+
 
 def suspensions_of(events: Events, runs: Runs, tasks: Tasks) -> Suspensions:
     """Pair every suspension with the step that ends it and group them by what was awaited."""
@@ -98,21 +107,21 @@ def suspensions_of(events: Events, runs: Runs, tasks: Tasks) -> Suspensions:
     end = np.maximum(end_ns, parked_ns)
     resume = np.where(is_open, end, take(step["ts_ns"], following))
     return Suspensions(
-        task=task,
+        task=lean(task),
         agent=step["agent"][order],
-        tid=np.where(is_open, step["tid"][order], take(step["tid"], following)),
-        step=order,
-        next_step=following,
-        run=run,
-        next_run=next_run,
+        tid=lean(np.where(is_open, step["tid"][order], take(step["tid"], following))),
+        step=lean(order),
+        next_step=lean(following),
+        run=lean(run),
+        next_run=lean(next_run),
         begin=step["ts_ns"][order],
         parked=parked_ns,
         resume=resume,
         wake=np.where(is_open, resume, take(runs.wake, next_run)),
-        waker=take(runs.waker, next_run),
-        next_flags=take(step["flags"], following, 0),
+        waker=lean(take(runs.waker, next_run)),
+        next_flags=lean(take(step["flags"], following, 0)),
         how=how,
-        group=group,
+        group=lean(group),
         count=len(order),
         groups=int(group[-1]) + 1 if len(group) else 0,
     )
@@ -141,7 +150,7 @@ def task_rows(events: Events, tasks: Tasks, on_cpu: Ints) -> dict[str, object]:
     over = step["how"] > HOW_YIELD
     ended[of_step[over]] = step["end_ns"][over]
     tgids = [int(info.get("tgid", -1)) for info in events.manifest["agents"]] or [-1]
-    names = [str(task["name"][r]) if r >= 0 else "" for r in row.tolist()]
+    names = np.append(task["name"], np.array([""], object))[row]
     coroutine = events.texts(agent, take(task["coro_str"], row, 0))
     return {
         "task_id": np.arange(1, n),

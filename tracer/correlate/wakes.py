@@ -8,13 +8,22 @@ is not used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracer.correlate.gaps import touched
-from tracer.correlate.index import Bools, Index, Ints, Keys, previous_in_group, take
+from tracer.correlate.index import (
+    Bools,
+    Index,
+    Ints,
+    Keys,
+    lean,
+    of_rows,
+    previous_in_group,
+    take,
+)
 from tracer.correlate.tasks import (
     HOW_CANCELLED,
     HOW_FUTURE,
@@ -24,6 +33,7 @@ from tracer.correlate.tasks import (
     Suspensions,
     Tasks,
 )
+from tracer.correlate.words import KINDS
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
@@ -67,6 +77,7 @@ _LEAF_KINDS = (
     ("/asyncio/selector_events.py:BaseSelectorEventLoop.sock_", "socket"),
 )
 GENERIC = ("future", "socket")
+SOCKET = KINDS.index("socket")
 _WRAPPING = (*GENERIC, "task")
 # methods of a SubprocessProtocol: its child's output, end of output, and end
 _OF_CHILD = (".pipe_data_received", ".pipe_connection_lost", ".process_exited")
@@ -124,10 +135,10 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     ctl_agent = take(np.array(alive, np.int64), agents.before(ctl_tgid, ctl["ts_ns"]))
     pipe = _self_pipe_calls(events, agent, ctl_agent)
     return Calls(
-        run=run,
-        task=np.where(stamp > 0, stamp, by_run),
-        agent=agent,
-        tgid=tgid,
+        run=lean(run),
+        task=lean(np.where(stamp > 0, stamp, by_run)),
+        agent=lean(agent),
+        tgid=lean(tgid),
         self_pipe=pipe,
         sends=events.sends[~pipe[events.sends]],
         recvs=events.recvs[~pipe[events.recvs]],
@@ -191,9 +202,10 @@ class Wakes:
     put on the ready queue, at `root_ns` (-1: the task itself). `began` is the callback in which
     it all began: `root`, or the one behind a reader task. `call` is the row of `syscall` that
     ended it (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the
-    woken task itself made it. `work` is the row of `work` whose end `root` tells. `of_lost` are
-    receives that ended suspensions of which there is no record, `doubtful` those among them that
-    perhaps only led to a new task; `wakers_of_lost` the runs that ended such suspensions.
+    woken task itself made it. `work` is the row of `work` whose end `root` tells, `kind` an index
+    into KINDS. `of_lost` are receives that ended suspensions of which there is no record,
+    `doubtful` those among them that perhaps only led to a new task; `wakers_of_lost` the runs that
+    ended such suspensions.
     """
 
     by: Ints
@@ -206,10 +218,14 @@ class Wakes:
     sock: Ints
     in_task: Bools
     work: Ints
-    kind: list[str]
+    kind: Ints
     of_lost: Ints
     doubtful: Ints
     wakers_of_lost: Ints
+
+    def of_rows(self, rows: Ints) -> Wakes:
+        """Return how some suspensions ended."""
+        return replace(self, **of_rows(self, rows, whole=("of_lost", "doubtful", "wakers_of_lost")))
 
     @property
     def received(self) -> Bools:
@@ -223,23 +239,18 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     """Find the evidence for the end of every suspension."""
     call, step = events["syscall"], events["step"]
     leaf_ids = take(step["leaf_str"], sus.step, 0)
-    leafs = events.texts(sus.agent, leaf_ids)
-    cache: dict[str, str] = {}
-    leaf = [cache.get(t) or cache.setdefault(t, leaf_kind(t)) for t in leafs]
-    for at in np.flatnonzero((leaf_ids > 0) & (events.known(sus.agent, leaf_ids) < 0)).tolist():
-        leaf[at] = "unknown"
+    leaf = events.numbers(sus.agent, leaf_ids, lambda text: KINDS.index(leaf_kind(text)))
+    leaf[(leaf_ids > 0) & (events.known(sus.agent, leaf_ids) < 0)] = KINDS.index("unknown")
     recvs, sends = calls.recvs, calls.sends
     chain = _Chain(events, runs, calls)
     waker, wake, link = chain.root(sus)
     over = _over(events, runs, waker)
-    generic = np.array([k in GENERIC for k in leaf], bool) & (sus.how == HOW_FUTURE)
+    generic = _is_of(leaf, GENERIC) & (sus.how == HOW_FUTURE)
     # a step in between may be lost: then the task waited for something else in the end
     generic &= ~touched(events, sus.parked, sus.resume, ("agent_gap",))
     # a reader task's future, awaited through wait_for, shield or gather; not the task itself
-    generic = np.where(
-        link >= 0, ~over & (generic | np.array([k in _WRAPPING for k in leaf], bool)), generic
-    )
-    recv_index = Index(calls.run[recvs], call["ts_ns"][recvs])
+    generic = np.where(link >= 0, ~over & (generic | _is_of(leaf, _WRAPPING)), generic)
+    recv_index = chain.recvs
     send_index = Index(calls.run[sends], call["ts_ns"][sends])
 
     def last_in(index: Index, rows: Ints, run: Ints, when: Ints) -> Ints:
@@ -256,7 +267,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     hop = reader & (hopped >= 0) & (take(runs.callback, behind) >= 0)
     received = np.where(hop, hopped, direct)
     # a task that awaits a lock or a queue waits for its owner, whoever woke that one
-    primitive = ~generic & np.isin(np.array(leaf, object), ["lock", "event", "queue"])
+    primitive = ~generic & _is_of(leaf, ("lock", "event", "queue"))
     received = np.where(primitive & ~by_callback, -1, received)
     flags_w = take(runs.flags, waker, 0)
     from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
@@ -282,8 +293,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         -1,
     )
     # the task reads by itself, first thing after a callback that read nothing woke it
-    own_index = Index(calls.run[recvs], call["ts_ns"][recvs])
-    own = take(recvs, own_index.after(sus.next_run, sus.resume))
+    own = take(recvs, recv_index.after(sus.next_run, sus.resume))
     own_sends = take(sends, send_index.after(sus.next_run, sus.resume))
     own_first = (own_sends < 0) | (
         take(call["ts_ns"], own) < take(call["ts_ns"], own_sends, 1 << 62)
@@ -327,16 +337,16 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
 
     of_lost, doubtful, wakers_of_lost = _wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
-        by=by,
-        root=waker,
+        by=lean(by),
+        root=lean(waker),
         root_ns=wake,
-        link=link,
-        began=np.where(hop & (by == BY_RECV), behind, waker),
-        call=chosen,
-        call_run=take(calls.run, chosen),
+        link=lean(link),
+        began=lean(np.where(hop & (by == BY_RECV), behind, waker)),
+        call=lean(chosen),
+        call_run=lean(take(calls.run, chosen)),
         sock=take(call["sock"], chosen, 0),
         in_task=in_task & (by == BY_RECV) & (received < 0),
-        work=work,
+        work=lean(work),
         kind=kinds,
         of_lost=of_lost,
         doubtful=doubtful,
@@ -365,7 +375,7 @@ class _Chain:
         call, step = events["syscall"], events["step"]
         self._runs = runs
         recvs = calls.recvs
-        self._recvs = Index(calls.run[recvs], call["ts_ns"][recvs])
+        self.recvs = Index(calls.run[recvs], call["ts_ns"][recvs])
         pipes = events.recvs[calls.self_pipe[events.recvs]]
         self._pipes = Index(calls.run[pipes], call["ts_ns"][pipes])
         is_step = runs.step >= 0
@@ -391,7 +401,7 @@ class _Chain:
             at = run[rows]
             passed = (runs.callback[at] >= 0) | (cancelled[rows] & self._cancelled[at])
             rows = rows[passed]
-            rows = rows[self._recvs.before(run[rows], when[rows]) < 0]
+            rows = rows[self.recvs.before(run[rows], when[rows]) < 0]
             if not len(rows):
                 break
             at = run[rows]
@@ -416,32 +426,26 @@ class _Chain:
         return found
 
 
-def _kinds(
-    by: Ints, sus: Suspensions, leaf: list[str], shielded: Bools, of_child: Bools
-) -> list[str]:
-    """Return each suspension's kind: by evidence, else by what was awaited."""
-    kinds = []
-    for how, b, named, behind_shield, child in zip(
-        sus.how.tolist(), by.tolist(), leaf, shielded.tolist(), of_child.tolist(), strict=True
-    ):
-        if b in (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT):
-            kind = "socket"
-        elif b == BY_SIGNAL:
-            kind = "signal"
-        elif child:
-            kind = "subprocess"
-        elif how == HOW_YIELD:
-            kind = "yield"
-        elif named in ("lock", "event", "queue", "timer", "subprocess"):
-            kind = named
-        elif b == BY_THREAD:
-            kind = "thread"
-        elif how in (HOW_TASK, HOW_GATHER) or behind_shield:
-            kind = "task"
-        else:
-            kind = named
-        kinds.append(kind)
-    return kinds
+def _is_of(kind: Ints, names: tuple[str, ...]) -> Bools:
+    """Say which kinds, as indices into KINDS, are among those of these names."""
+    return np.isin(kind, [KINDS.index(name) for name in names])
+
+
+def _kinds(by: Ints, sus: Suspensions, leaf: Ints, shielded: Bools, of_child: Bools) -> Ints:
+    """Return each suspension's kind: by evidence, else by what was awaited; the first that fits."""
+    rules = (
+        (np.isin(by, (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT)), "socket"),
+        (by == BY_SIGNAL, "signal"),
+        (of_child, "subprocess"),
+        (sus.how == HOW_YIELD, "yield"),
+        (_is_of(leaf, ("lock", "event", "queue", "timer", "subprocess")), None),
+        (by == BY_THREAD, "thread"),
+        (np.isin(sus.how, (HOW_TASK, HOW_GATHER)) | shielded, "task"),
+    )
+    kinds = leaf
+    for fits, kind in reversed(rules):
+        kinds = np.where(fits, leaf if kind is None else KINDS.index(kind), kinds)
+    return kinds.astype(np.int8)
 
 
 def _wakes_of_lost(

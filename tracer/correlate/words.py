@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
+# the leg table has the cuts t0..t8; a stage goes from its cut to the next one that is known
+STAGES_OF_CUTS = ", ".join(
+    f"coalesce({', '.join(f't{after}_ns' for after in range(cut + 1, 9))}) - t{cut}_ns AS {name}_ns"
+    for cut, name in enumerate(STAGES)
+)
 LAG = ("loop_busy_ns", "runq_ns", "throttled_ns", "gil_ns", "syscall_ns", "loop_ns")
 KINDS = (
     "socket",

@@ -7,38 +7,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.correlate import lag
-from tracer.correlate.index import Index, Ints, take
+from tracer.correlate.index import Index, Ints, distinct, take
 from tracer.correlate.processes import NONE, ran_in_processes
 
 if TYPE_CHECKING:
-    from tracer.correlate.legs import Legs
     from tracer.correlate.picture import Picture
 
 
-def work_rows(p: Picture, legs: Legs, await_of: Ints) -> dict[str, Any]:
-    """Return the table's columns; times in ns, of the worker's own thread; -1 where unknown."""
+def work_rows(p: Picture, ended: Ints) -> dict[str, Any]:
+    """Return the table's columns; times in ns, of the worker's own thread; -1 where unknown.
+
+    Args:
+        p: the trace.
+        ended: the await that each work's end ended, -1 for none.
+
+    """
     work, thread = p.events["work"], p.events["thread"]
     n = len(work["ts_ns"])
     tid, begin, end = work["tid"].copy(), work["ts_ns"].copy(), work["end_ns"].copy()
     elsewhere = np.flatnonzero(end == 0)
     tid[elsewhere], begin[elsewhere], end[elsewhere] = ran_in_processes(p, elsewhere)
     columns = {name: np.full(n, NONE, np.int64) for name in ("cpu_ns", "runq_ns", "blocked_ns")}
-    for worker in np.unique(tid[tid > 0]).tolist():
+    for worker in distinct(tid[tid > 0]).tolist():
         rows = np.flatnonzero(tid == worker)
-        time = lag.ThreadTime(worker, p.events["off_cpu"], p.runs)
+        time = p.threads[worker]
         runq = time.between(begin[rows], end[rows], lag.RUNQ)
         blocked = time.between(begin[rows], end[rows], lag.SYSCALL)
         columns["runq_ns"][rows], columns["blocked_ns"][rows] = runq, blocked
         columns["cpu_ns"][rows] = end[rows] - begin[rows] - runq - blocked
-    ended = np.full(n, NONE, np.int64)
-    of_leg = legs.rows["work_id"]
-    ended[of_leg[of_leg >= 0]] = await_of[legs.group[of_leg >= 0]]
     task = p.tasks.find(work["agent"], work["task"])
     return {
         "work_id": np.arange(n),
         "await_id": ended,
         "task_id": np.where(task > 0, task, NONE),
-        "function": np.array(p.events.texts(work["agent"], work["name_str"]), object),
+        "function": p.events.texts(work["agent"], work["name_str"]),
         "tgid": take(thread["tgid"], Index(thread["tid"], thread["ts_ns"]).before(tid, begin)),
         "tid": tid,
         "given_ns": work["wake_ns"],

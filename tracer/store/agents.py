@@ -36,26 +36,30 @@ class Agents:
     lost: dict[str, int] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     rings: dict[str, int] = field(default_factory=dict)
-    _parts: dict[str, list[decode.Columns]] = field(default_factory=dict)
+    names: dict[tuple[int, int], str] = field(default_factory=dict)
+    _parts: dict[str, list[tuple[int, decode.Rows]]] = field(default_factory=dict)
 
     def columns(self, name: str) -> decode.Columns:
-        """Return a table's stored columns over all agents, sorted by ts_ns."""
-        parts = self._parts.get(name)
-        if not parts:
-            empty = decode.columns_of(name, np.zeros(0, load_header().records[name].dtype))
-            empty["agent"] = np.zeros(0, np.int64)
-            if name == "task":
-                empty["name"] = np.zeros(0, object)
-            return empty
-        merged = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-        order = np.argsort(merged["ts_ns"], kind="stable")
-        merged = {key: value[order] for key, value in merged.items()}
-        merged["id"] = np.arange(len(order), dtype=np.int64)
-        return merged
+        """Return a table's stored columns over all agents, sorted by ts_ns; they are then freed."""
+        parts = self._parts.pop(name, [])
+        nothing = np.zeros(0, load_header().records[name].dtype)
+        rows = np.concatenate([nothing, *(rows for _agent, rows in parts)])
+        agent = np.repeat(
+            np.array([agent for agent, _rows in parts], np.int32),
+            [len(rows) for _agent, rows in parts],
+        )
+        del parts
+        order = np.argsort(rows["ts_ns"], kind="stable")
+        rows, agent = rows[order], agent[order]
+        columns = decode.columns_of(name, rows) | {"agent": agent}
+        if name == "task":
+            keys = zip(agent.tolist(), rows["task"].tolist(), strict=True)
+            columns["name"] = np.array([self.names.get(key, "") for key in keys], dtype=object)
+        return columns
 
-    def add(self, name: str, columns: decode.Columns) -> None:
-        """Add one agent's rows of a table."""
-        self._parts.setdefault(name, []).append(columns)
+    def add(self, name: str, agent: int, rows: decode.Rows) -> None:
+        """Add one agent's records of a table."""
+        self._parts.setdefault(name, []).append((agent, rows))
 
 
 def read_agents(
@@ -151,22 +155,16 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
     agents.strings += [
         (index, key, text) for key, text in decode.strings_of(records.get("string")).items()
     ]
-    names = {
-        int(r["task"]): bytes(r["name"]).decode("utf-8", "replace")
-        for r in records.get("task_name", ())
-    }
+    for row in records.get("task_name", ()):
+        name = bytes(row["name"]).decode("utf-8", "replace")
+        agents.names[index, int(row["task"])] = name
     for name, rows in records.items():
         if name in ("string", "task_name"):
             continue
-        columns = decode.columns_of(name, rows)
-        columns["agent"] = np.full(len(rows), index, np.int64)
         for key in ("tid", "wake_tid"):
-            if key in columns:
-                columns[key] = _mapped(columns[key], tids)
-        if name == "task":
-            serials = columns["task"].tolist()
-            columns["name"] = np.array([names.get(t, "") for t in serials], dtype=object)
-        agents.add(name, columns)
+            if key in (rows.dtype.names or ()):
+                rows[key] = _mapped(rows[key], tids)
+        agents.add(name, index, rows)
 
 
 def _filled_ns(records: Records) -> int:
@@ -217,5 +215,7 @@ def _add_open_runs(
 
 
 def _mapped(values: np.ndarray[Any, Any], mapping: dict[int, int]) -> np.ndarray[Any, Any]:
-    unique, inverse = np.unique(values, return_inverse=True)
-    return np.array([mapping.get(int(v), int(v)) for v in unique], np.int64)[inverse]
+    mapped = values.copy()
+    for ns_tid, tid in mapping.items():
+        mapped[values == ns_tid] = tid
+    return mapped

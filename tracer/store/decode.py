@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket as socketlib
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,15 @@ from tracer.events.header import load as load_header
 from tracer.events.tables import stored_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Columns = dict[str, Any]
+Rows = np.ndarray[Any, Any]
 _SLOT = 64
+_HEAD = 8  # of a slot of the kernel's ring: length and page offset
+_KIND = 14
+_BLOCK = 1 << 18  # slots that are read at once
 _DISCARDED = 0x40000000
 
 
@@ -23,13 +29,39 @@ def kernel_records(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
     A slot cut off by a full disk or a kill is dropped; so are discarded ones.
     """
-    count = path.stat().st_size // _SLOT if path.exists() else 0
-    if not count:
+    if not path.exists():
         return {}
-    slots = np.memmap(path, np.uint8, "r", shape=(count, _SLOT))
+    counts = sum(
+        (np.bincount(_kinds(slots), minlength=256) for slots in _blocks(path)),
+        np.zeros(256, np.int64),
+    )
+    records = {
+        record.kind: np.empty(counts[record.kind], record.dtype)
+        for record in load_header().records.values()
+        if record.kind is not None and counts[record.kind]
+    }
+    filled = dict.fromkeys(records, 0)
+    for slots in _blocks(path):
+        kinds = _kinds(slots)
+        for kind, rows in records.items():
+            found = slots[kinds == kind, _HEAD:]
+            first = filled[kind]
+            filled[kind] += len(found)
+            rows[first : filled[kind]] = found.view(rows.dtype)[:, 0]
+    return {load_header().by_kind(kind).name: rows for kind, rows in records.items()}
+
+
+def _blocks(path: Path) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Give a file's whole slots, so many at a time: it may be larger than the memory."""
+    with path.open("rb") as file:
+        while len(slots := np.fromfile(file, np.uint8, _BLOCK * _SLOT)) >= _SLOT:
+            yield slots[: len(slots) // _SLOT * _SLOT].reshape(-1, _SLOT)
+
+
+def _kinds(slots: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return the kind of each slot of the kernel's ring, 0 for a discarded one."""
     lengths = slots[:, :4].copy().view("<u4")[:, 0]
-    kinds = np.where(lengths & _DISCARDED, 0, slots[:, 8 + 14])
-    return _split(slots[:, 8:], kinds)
+    return np.where(lengths & _DISCARDED, 0, slots[:, _HEAD + _KIND]).astype(np.uint8)
 
 
 def agent_slots(path: Path) -> bytes:
@@ -38,10 +70,16 @@ def agent_slots(path: Path) -> bytes:
     return data[: len(data) // _SLOT * _SLOT]
 
 
-def agent_records(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def agent_records(data: bytes) -> dict[str, Rows]:
     """Return an agent's records by name, unsorted."""
     slots = np.frombuffer(data, np.uint8).reshape(-1, _SLOT)
-    return _split(slots, slots[:, 14]) if len(slots) else {}
+    kinds = slots[:, _KIND]
+    found = {}
+    for kind in np.flatnonzero(np.bincount(kinds, minlength=1)).tolist():
+        with contextlib.suppress(KeyError):  # a kind that record.h does not have
+            record = load_header().by_kind(kind)
+            found[record.name] = slots[kinds == kind].view(record.dtype)[:, 0]
+    return found
 
 
 def written_ns(rows: np.ndarray[Any, Any]) -> int:
@@ -55,55 +93,47 @@ def written_ns(rows: np.ndarray[Any, Any]) -> int:
     return int(ends.max(initial=0))
 
 
-def _split(
-    bodies: np.ndarray[Any, Any], kinds: np.ndarray[Any, Any]
-) -> dict[str, np.ndarray[Any, Any]]:
-    found = {}
-    for record in load_header().records.values():
-        if record.kind is None:
-            continue
-        rows = np.flatnonzero(kinds == record.kind)
-        if len(rows):
-            found[record.name] = np.ascontiguousarray(bodies[rows]).view(record.dtype)[:, 0]
-    return found
-
-
 def texts(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return a byte-string column as str objects."""
     return np.array([b.decode("utf-8", "replace") for b in array.tolist()], dtype=object)
 
 
-def columns_of(name: str, rows: np.ndarray[Any, Any]) -> Columns:
-    """Return a record's stored columns, sorted by ts_ns (stable), with `id`; extras excluded."""
-    rows = rows[np.argsort(rows["ts_ns"], kind="stable")]
+def sorted_by_time(rows: Rows) -> Rows:
+    """Return records in order of ts_ns; those of the same moment keep their order."""
+    return rows[np.argsort(rows["ts_ns"], kind="stable")]
+
+
+def columns_of(name: str, rows: Rows) -> Columns:
+    """Return the stored columns of sorted records, and `id`; extras excluded.
+
+    Numbers are views of the records: nothing is copied.
+    """
     columns: Columns = {"id": np.arange(len(rows), dtype=np.int64)}
     for column in stored_columns(name):
-        if column.name in (rows.dtype.names or ()):
+        if column.name in (rows.dtype.names or ()) and rows[column.name].ndim == 1:
             data = rows[column.name]
-            columns[column.name] = (
-                texts(data) if column.type == "VARCHAR" else data.astype(np.int64)
-            )
+            if column.type == "VARCHAR":
+                data = texts(data)
+            elif data.dtype == np.uint64:
+                data = data.view(np.int64)
+            columns[column.name] = data
     return columns
 
 
-def epoll_fds(waits: np.ndarray[Any, Any], more: np.ndarray[Any, Any] | None) -> list[list[int]]:
-    """Return the ready descriptors of each epoll_wait, in the waits' order by ts_ns."""
-    waits = waits[np.argsort(waits["ts_ns"], kind="stable")]
-    lists: list[list[int]] = [
-        f[:n] for f, n in zip(waits["fds"].tolist(), waits["n"].tolist(), strict=True)
-    ]
-    if more is not None:
-        where = {
-            (t, ts): i
-            for i, (t, ts) in enumerate(
-                zip(waits["tid"].tolist(), waits["ts_ns"].tolist(), strict=True)
-            )
-        }
-        for row in more[np.argsort(more["first"], kind="stable")]:
-            at = where.get((int(row["tid"]), int(row["ts_ns"])))
-            if at is not None:
-                lists[at] += row["fds"][: int(row["n"])].tolist()
-    return lists
+def further_fds(more: Rows) -> Columns:
+    """Return the descriptors that did not fit into the epoll_waits' own records, a row for each.
+
+    `tid` and `ts_ns` name the wait, `place` is the descriptor's place in it.
+    """
+    counts = np.minimum(more["n"], more["fds"].shape[1]).astype(np.int64)
+    row = np.repeat(np.arange(len(more)), counts)
+    nth = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return {
+        "tid": more["tid"][row],
+        "ts_ns": more["ts_ns"][row].view(np.int64),
+        "place": more["first"][row] + nth,
+        "fd": more["fds"][row, nth],
+    }
 
 
 def address6(raw: bytes) -> str:

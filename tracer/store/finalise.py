@@ -6,7 +6,6 @@ which outlive everybody.
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
@@ -17,8 +16,11 @@ from tracer.events.header import load as load_header
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES, stored_columns
 from tracer.store import decode
 from tracer.store.agents import read_agents
-from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder
+from tracer.store.layout import KERNEL_RAW, LOSSES, PARQUET, PROCESSES, TraceFolder
 from tracer.store.losses import Losses, json_lines, read_losses
+
+# who reads the agents' records asks for these
+_NEEDED_LATER = ("thread", "agent_thread")
 
 
 def finalise(folder: TraceFolder) -> dict[str, Any]:
@@ -35,12 +37,13 @@ def finalise(folder: TraceFolder) -> dict[str, Any]:
         manifest["end_ns"] = max(ends, default=manifest["start_ns"])
         _place_untold_losses(kernel, losses, manifest)
     connection = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
+    written = {name: len(rows) for name, rows in kernel.items()}
     for name in KERNEL_TABLES:
-        _write_table(connection, folder, name, _kernel_columns(name, kernel))
+        write_kernel_table(connection, folder, name, kernel)
     agents = read_agents(folder, kernel, losses, manifest["end_ns"], cut=cut)
     for name in AGENT_TABLES:
         _write_table(connection, folder, name, agents.columns(name))
-    written = {name: len(rows) for name, rows in kernel.items()} | agents.written
+    written |= agents.written
     _write_strings(connection, folder, agents.strings)
     _write_losses(connection, folder, losses.columns(agents.rings))
     connection.close()
@@ -74,14 +77,19 @@ def _place_untold_losses(kernel: dict[str, Any], losses: Losses, manifest: dict[
     kernel["gap"] = np.concatenate([known, rows])
 
 
-def _kernel_columns(name: str, kernel: dict[str, Any]) -> decode.Columns:
-    rows = kernel.get(name)
-    if rows is None:
-        rows = np.zeros(0, load_header().records[name].dtype)
+def write_kernel_table(
+    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, name: str, kernel: dict[str, Any]
+) -> None:
+    """Write a table of the kernel's records; those that no other table needs are freed."""
+    nothing = np.zeros(0, load_header().records[name].dtype)
+    rows = kernel.get(name, nothing) if name in _NEEDED_LATER else kernel.pop(name, nothing)
+    rows = decode.sorted_by_time(rows)
     columns = decode.columns_of(name, rows)
+    further = None
     if name == "epoll_wait":
-        lists = decode.epoll_fds(rows, kernel.get("epoll_ready"))
-        columns["fds"] = np.array([json.dumps(fds) for fds in lists], dtype=object)
+        columns |= {"n": rows["n"]} | {f"fd{k}": rows["fds"][:, k] for k in range(4)}
+        if "epoll_ready" in kernel:
+            further = decode.further_fds(kernel.pop("epoll_ready"))
     if name == "socket":
         local, remote = {}, {}
         for row in kernel.get("socket_addr6", ()):
@@ -90,24 +98,42 @@ def _kernel_columns(name: str, kernel: dict[str, Any]) -> decode.Columns:
         ids = columns["sock"].tolist()
         columns["laddr6"] = np.array([local.get(s, "") for s in ids], dtype=object)
         columns["raddr6"] = np.array([remote.get(s, "") for s in ids], dtype=object)
-    return columns
+    _write_table(connection, folder, name, columns, further)
 
 
 def _write_table(
-    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, name: str, columns: decode.Columns
+    connection: duckdb.DuckDBPyConnection,
+    folder: TraceFolder,
+    name: str,
+    columns: decode.Columns,
+    further: decode.Columns | None = None,
 ) -> None:
-    """Write one event table with exactly its catalogued columns and types."""
-    source = columns  # noqa: F841 (DuckDB reads it by its name)
-    wanted = stored_columns(name)
+    """Write one event table with exactly its catalogued columns and types.
+
+    Args:
+        connection: to the database that writes.
+        folder: the trace.
+        name: of the table.
+        columns: sorted; of epoll_wait also its record's `n` and descriptors, fd0..fd3.
+        further: descriptors of epoll_waits that have more, see decode.further_fds.
+
+    """
+    source, more = columns, further  # noqa: F841 (DuckDB reads them by their names)
+    fds = "list_slice([fd0, fd1, fd2, fd3], 1, n)"
+    rest = ""
+    if further is not None:
+        fds = f"list_concat({fds}, coalesce(further.fds, []))"
+        rest = (
+            " LEFT JOIN (SELECT tid, ts_ns, list(fd ORDER BY place) AS fds FROM more GROUP BY ALL)"
+            " AS further USING (tid, ts_ns) ORDER BY id"
+        )
     select = ", ".join(
-        f'CAST(CAST("{c.name}" AS JSON) AS BIGINT[]) AS "{c.name}"'
-        if c.type == "BIGINT[]"
-        else f'CAST("{c.name}" AS {c.type}) AS "{c.name}"'
-        for c in wanted
+        f"CAST({fds if c.type == 'BIGINT[]' else chr(34) + c.name + chr(34)} AS {c.type})"
+        f' AS "{c.name}"'
+        for c in stored_columns(name)
     )
     connection.execute(
-        f"COPY (SELECT {select} FROM source) TO {folder.table_sql(name)}"
-        " (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
+        f"COPY (SELECT {select} FROM source{rest}) TO {folder.table_sql(name)} {PARQUET}"
     )
 
 
@@ -117,9 +143,7 @@ def _write_strings(
     connection.execute("CREATE TABLE string (agent BIGINT, id BIGINT, text VARCHAR)")
     if strings:
         connection.executemany("INSERT INTO string VALUES (?, ?, ?)", strings)
-    connection.execute(
-        f"COPY string TO {folder.table_sql('string')} (FORMAT parquet, COMPRESSION zstd)"
-    )
+    connection.execute(f"COPY string TO {folder.table_sql('string')} {PARQUET}")
 
 
 def _write_losses(
@@ -130,8 +154,7 @@ def _write_losses(
         f'"{name}"' if name == "event" else f'NULLIF("{name}", -1) AS "{name}"' for name in columns
     )
     connection.execute(
-        f"COPY (SELECT {select} FROM source) TO {folder.table_sql('loss')}"
-        " (FORMAT parquet, COMPRESSION zstd)"
+        f"COPY (SELECT {select} FROM source) TO {folder.table_sql('loss')} {PARQUET}"
     )
 
 

@@ -1,0 +1,158 @@
+"""Indices of the whole trace that several passes look things up in, each made when first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tracer.correlate.index import Index, Ints, distinct, ints, take
+from tracer.system import syscalls
+
+if TYPE_CHECKING:
+    from tracer.correlate.events import Events
+    from tracer.correlate.wakes import Calls
+
+# include/net/tcp_states.h
+ESTABLISHED, CLOSE_WAIT = 1, 8
+
+
+class Lookups:
+    """Event rows by thread, socket or run, and time."""
+
+    def __init__(self, events: Events, calls: Calls) -> None:
+        """Name the trace; nothing is indexed yet."""
+        self._events, self._calls = events, calls
+        self._call = events["syscall"]
+
+    @cached_property
+    def wait_end(self) -> Ints:
+        """Return the end of each epoll_wait, ns."""
+        wait = self._events["epoll_wait"]
+        return ints(wait["ts_ns"] + wait["dur_ns"])
+
+    @cached_property
+    def waits_by_end(self) -> Index:
+        """Find an epoll_wait by thread and end."""
+        return Index(self._events["epoll_wait"]["tid"], self.wait_end)
+
+    @cached_property
+    def waits(self) -> Index:
+        """Find an epoll_wait by thread and begin."""
+        wait = self._events["epoll_wait"]
+        return Index(wait["tid"], wait["ts_ns"])
+
+    @cached_property
+    def off_cpu(self) -> Index:
+        """Find a switch-out by thread and time."""
+        off = self._events["off_cpu"]
+        return Index(off["tid"], off["ts_ns"])
+
+    @cached_property
+    def readiness(self) -> Index:
+        """Find a row of `receive` by socket and time."""
+        rx = self._events["receive"]
+        return Index(rx["sock"], rx["ts_ns"])
+
+    @cached_property
+    def _recvs(self) -> Index:
+        return self._of_calls(self._events.recvs, "sock")
+
+    def recv_before(self, sock: Ints, when: Ints) -> Ints:
+        """Return the last receive on a socket before a moment."""
+        return take(self._events.recvs, self._recvs.before(sock, when, strict=True))
+
+    @cached_property
+    def _pipe_writes(self) -> tuple[Ints, Index]:
+        sends = self._events.sends
+        rows = sends[self._calls.self_pipe[sends]]
+        return rows, self._of_calls(rows, "tid")
+
+    def pipe_write(self, tid: Ints, since: Ints) -> Ints:
+        """Return when a thread next wrote to an event loop's self-pipe, -1 if it did not."""
+        rows, index = self._pipe_writes
+        return take(self._call["ts_ns"], take(rows, index.after(tid, since)))
+
+    @cached_property
+    def _signal_writes(self) -> tuple[Ints, Index]:
+        rows, _index = self._pipe_writes
+        rows = rows[self._call["nr"][rows] == syscalls.NUMBER["write"]]
+        return rows, Index(self._calls.agent[rows], self._call["ts_ns"][rows])
+
+    def signal_write(self, agent: Ints, when: Ints) -> Ints:
+        """Return when the interpreter's signal handler last wrote to the self-pipe, -1 for never.
+
+        It calls write(2), in whichever thread the signal hit; asyncio itself calls send(2).
+        """
+        rows, index = self._signal_writes
+        return take(self._call["ts_ns"], take(rows, index.before(agent, when)))
+
+    @cached_property
+    def _watches(self) -> Index:
+        ctl = self._events["epoll_ctl"]
+        return Index(ints(ctl["tid"]) << 32 | ctl["fd"], ctl["ts_ns"])
+
+    def listener(self, accept: Ints) -> Ints:
+        """Return the socket that an accept was called on; the call itself names the new one."""
+        call = self._call
+        key = take(call["tid"], accept) << 32 | take(call["fd"], accept)
+        found = self._watches.before(key, take(call["ts_ns"], accept))
+        return take(self._events["epoll_ctl"]["sock"], found)
+
+    @cached_property
+    def _closes(self) -> tuple[Ints, Index]:
+        call = self._call
+        rows = np.flatnonzero((call["nr"] == syscalls.NUMBER["close"]) & (call["sock"] > 0))
+        return rows, self._of_calls(rows, "sock")
+
+    def close_after(self, sock: Ints, when: Ints) -> Ints:
+        """Return the call that next closes a socket."""
+        rows, index = self._closes
+        return take(rows, index.after(sock, when))
+
+    def _of_calls(self, rows: Ints, group: str) -> Index:
+        return Index(self._call[group][rows], self._call["ts_ns"][rows])
+
+    @cached_property
+    def established(self) -> Index:
+        """Find a row of `socket_state` by socket and time, where it became ESTABLISHED."""
+        return self._states(ESTABLISHED)
+
+    @cached_property
+    def half_closed(self) -> Index:
+        """Find a row of `socket_state` by socket and time, where the peer's FIN came."""
+        return self._states(CLOSE_WAIT)
+
+    def _states(self, new: int) -> Index:
+        state = self._events["socket_state"]
+        return Index(np.where(state["newstate"] == new, state["sock"], -1), state["ts_ns"])
+
+    @cached_property
+    def _socks(self) -> Ints:
+        return distinct(self._call["sock"][self._calls.sends])
+
+    def _run_sock(self, run: Ints, sock: Ints) -> Ints:
+        """Return one number for (run, socket), -1 for one without sends."""
+        at = np.searchsorted(self._socks, sock)
+        found = take(self._socks, np.where(at < len(self._socks), at, -1)) == sock
+        return np.where(found & (run >= 0), ints(run) * (len(self._socks) + 1) + at, -1)
+
+    @cached_property
+    def _sends(self) -> Index:
+        sends = self._calls.sends
+        key = self._run_sock(self._calls.run[sends], self._call["sock"][sends])
+        return Index(key, self._call["ts_ns"][sends])
+
+    def first_send(self, run: Ints, sock: Ints) -> Ints:
+        """Return the first send on a socket in a run."""
+        key = self._run_sock(run, sock)
+        found = take(self._calls.sends, self._sends.after(key, np.zeros(len(run), np.int64)))
+        return np.where((key >= 0) & (sock > 0), found, -1)
+
+    def last_send(self, run: Ints, sock: Ints) -> Ints:
+        """Return the last send on a socket in a run."""
+        key = self._run_sock(run, sock)
+        late = np.full(len(run), 1 << 62, np.int64)
+        found = take(self._calls.sends, self._sends.before(key, late))
+        return np.where((key >= 0) & (sock > 0), found, -1)
