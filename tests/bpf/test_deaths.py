@@ -42,7 +42,7 @@ COMPLETE = {
     "a table half written": "tracer.store.finalise:_write_table:torn:5",
     "all tables written": "tracer.store.finalise:_write_losses:after:1",
     "finalised": "tracer.store.finalise:_drop_raw:before:1",
-    "an await table half written": "tracer.correlate.build:_write:torn:1",
+    "an await table half written": "tracer.correlate.parts:Parts.finish:torn:1",
     "correlated": "tracer.store.layout:TraceFolder.give_to_owner:before:1",
 }
 
