@@ -41,10 +41,11 @@ def arm(moment: str) -> None:
     def mortal(*args: Any, **kwargs: Any) -> Any:
         nonlocal left
         left -= 1
-        if left == 0 and when == "before":
+        last_one = left == 0  # other threads go on counting meanwhile
+        if last_one and when == "before":
             die()
         result = original(*args, **kwargs)
-        if left == 0:
+        if last_one:
             if when == "torn":
                 tear(Path("t"))
             die()
