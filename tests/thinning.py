@@ -74,9 +74,13 @@ class Thinner:
         slots = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, SLOT)
         bodies = slots[:, 8:]
         kinds, cpus = bodies[:, 14].copy(), bodies[:, 12:14].copy().view("<u2")[:, 0]
+        switched = np.flatnonzero(kinds == (off := load().records["off_cpu"]).kind)
+        cpus[switched] = np.ascontiguousarray(bodies[switched]).view(off.dtype)["in_cpu"][:, 0]
         # what the session itself writes is never lost
         own = np.flatnonzero(kinds == load().records["thread"].kind)[0]
         written = _written_ns(bodies, kinds)
+        for cpu in np.unique(cpus).tolist():  # each has a ring, and its records are in order
+            written[cpus == cpu] = np.maximum.accumulate(written[cpus == cpu])
         samples = (folder.raw / LOSSES).read_text().splitlines()
         end = json.loads(samples[-1])
         parts, lost = [slots[:own]], np.array(end["lost"])
@@ -100,7 +104,8 @@ class Thinner:
         raw = folder.raw / f"agent-{path.stem}.raw"
         data = (raw.read_bytes() if raw.exists() else b"") + ring.rest()
         slots = np.frombuffer(data, np.uint8).reshape(-1, SLOT)
-        kinds, written = slots[:, 14].copy(), _written_ns(slots, slots[:, 14])
+        kinds = slots[:, 14].copy()
+        written = np.maximum.accumulate(_written_ns(slots, kinds))
         keep = np.flatnonzero(kinds == load().records["loop"].kind)  # said again until it fits
         parts, at, lost = [slots[:0]], 0, np.zeros(16, int)
         for first, last in _windows(dice, 0, len(slots)):
@@ -139,7 +144,7 @@ def _windows(dice: random.Random, start: int, end: int) -> list[tuple[int, int]]
 
 
 def _written_ns(bodies: Slots, kinds: Slots) -> np.ndarray[Any, Any]:
-    """Return when each record was written."""
+    """Return the last time that each record tells of: it was written then or a little later."""
     written = np.zeros(len(bodies), np.int64)
     for record in load().records.values():
         rows = np.flatnonzero(kinds == record.kind) if record.kind is not None else []
@@ -152,7 +157,7 @@ def _written_ns(bodies: Slots, kinds: Slots) -> np.ndarray[Any, Any]:
         if "end_ns" in found.dtype.names:
             ends = found["end_ns"][:, 0].astype(np.int64)
         written[rows] = ends
-    return np.maximum.accumulate(written) if len(written) else written
+    return written
 
 
 def _gap(name: str, written: Slots, kinds: Slots, first_kind: int, cpu: int = 0) -> Slots:
