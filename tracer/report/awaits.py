@@ -59,20 +59,21 @@ def _works(trace: Trace, await_ids: list[int]) -> dict[int, Row]:
     """Return what a pool's thread did for each of these awaits, its system calls summed by name."""
     if not await_ids:
         return {}
-    works = trace.rows("SELECT * FROM work_total WHERE list_contains(?, await_id)", await_ids)
+    works = trace.rows("SELECT * FROM work_total WHERE await_id IN (SELECT unnest(?))", await_ids)
     calls = trace.rows(
         "SELECT work_id, nr, count(*) AS count, sum(dur_ns)::BIGINT AS dur_ns"
         " FROM work_total AS work JOIN syscall AS call ON call.tid = work.tid"
         " AND call.ts_ns BETWEEN work.begin_ns AND work.end_ns"
-        " WHERE list_contains(?, await_id) GROUP BY ALL ORDER BY dur_ns DESC, nr",
+        " WHERE await_id IN (SELECT unnest(?)) GROUP BY ALL ORDER BY dur_ns DESC, nr",
         await_ids,
     )
-    for work in works:
-        work["syscalls"] = [
+    by_work: dict[int, list[Row]] = {work["work_id"]: [] for work in works}
+    for call in calls:
+        by_work[call["work_id"]].append(
             {"name": name_of(call["nr"]), "count": call["count"], "dur_ns": call["dur_ns"]}
-            for call in calls
-            if call["work_id"] == work["work_id"]
-        ]
+        )
+    for work in works:
+        work["syscalls"] = by_work[work["work_id"]]
     return {work.pop("await_id"): work for work in works}
 
 
