@@ -118,25 +118,11 @@ PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args,
 
 /* ---- BaseEventLoop._call_soon(callback, args, context) ---- */
 
-static PyObject *call_soon_plain(PyObject *loop, PyObject *const *args, Py_ssize_t n)
-{
-	PyObject *stack[5] = {NULL, loop};
-
-	if (n > 3) {
-		PyErr_SetString(PyExc_TypeError, "_call_soon() takes 4 positional arguments");
-		return NULL;
-	}
-	for (Py_ssize_t i = 0; i < n; i++)
-		stack[i + 2] = args[i];
-	return PyObject_Vectorcall(old_call_soon, stack + 1,
-				   (size_t)(n + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
 static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struct thread *thread)
 {
 	struct scheduled entry = {NULL, args[0], args[1], {now_ns(), thread->run, thread->tid}};
 	struct scheduled *flight = thread->run ? NULL : take_off(&entry);
-	PyObject *handle = call_soon_plain(loop, args, 3);
+	PyObject *handle = call_method(old_call_soon, loop, args, 3, NULL);
 
 	entry.handle = handle;
 	if ((!flight || land(flight)) && handle)
@@ -152,7 +138,7 @@ static PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t n)
 	bool thrown;
 
 	if (n != 3 || !ring_ready())
-		return call_soon_plain(loop, args, n);
+		return call_method(old_call_soon, loop, args, n, NULL);
 	thread = thread_self();
 	object = task_of(args[0], &thrown);
 	if (!object)
@@ -164,7 +150,7 @@ static PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t n)
 		if (task)
 			task->wake = (struct wake){now, thread->run, thread->tid};
 	}
-	return call_soon_plain(loop, args, n);
+	return call_method(old_call_soon, loop, args, n, NULL);
 }
 
 /* ---- BaseEventLoop._add_callback_signalsafe(handle): a signal arrived ---- */
