@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tracing import Row, Traced
 
 MS = 1_000_000
+RUN_TIMER = 1  # record.h
 
 
 def subjects(trace: Traced) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from shape_rows import (
     MS,
+    RUN_TIMER,
     check_ended,
     check_round_trip,
     check_woken_by,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tracing import Tracings
 
 pytestmark = pytest.mark.bpf
-RUN_TIMER = 1  # record.h
 TCP_ESTABLISHED = 1
 
 

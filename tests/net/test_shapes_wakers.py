@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from shape_rows import (
+    RUN_TIMER,
     check_caused_by,
     check_ended,
     check_round_trip,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from tracing import Tracings
 
 pytestmark = pytest.mark.bpf
-RUN_TIMER = 1  # record.h
 OUTCOME = {"ok": "result"}
 
 

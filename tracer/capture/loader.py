@@ -97,6 +97,7 @@ class Loader:
             ) from error
         self.level = level
         self.ring_bytes = ring_bytes
+        self._cpus = _online_cpus()
         self.probes: list[Probe] = []
         self._bcc = bcc
         self._attached: list[str] = []
@@ -120,7 +121,7 @@ class Loader:
     def _compile(self, said: list[str]) -> Any:  # noqa: ANN401 (bcc is untyped)
         flags = [
             "-Wno-everything",
-            f"-DMAX_CPUS={max(os.cpu_count() or 1, *_online_cpus()) + 1}",
+            f"-DMAX_CPUS={max(self._cpus) + 1}",
             f"-DNR_EPOLL_PWAIT2={syscalls.NUMBER['epoll_pwait2']}",
             "-DEPOLL_STRIDE=12",
             "-DEPOLL_DATA=4",
@@ -175,7 +176,7 @@ class Loader:
         create = self._bcc.lib.bcc_create_map
         create.argtypes = [ctypes.c_int, ctypes.c_char_p] + [ctypes.c_int] * 4
         table, fds = self._bpf[b"rings"], []
-        for cpu in _online_cpus():
+        for cpu in self._cpus:
             fd = create(_RINGBUF, b"ring", 0, 0, self.ring_bytes, 0)
             if fd < 0:
                 raise Prerequisite(
