@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES, Hook
 from tracer.capture.offsets import offset_defines
+from tracer.capture.ring import default_ring_bytes
 from tracer.capture.shim import write_shim
 from tracer.errors import Prerequisite
 from tracer.paths import probes_dir
@@ -75,12 +76,13 @@ def _captured_stderr() -> Iterator[list[str]]:
 class Loader:
     """The loaded probes of one session; close() takes every program and map out of the kernel."""
 
-    def __init__(self, level: int, ring_bytes: int, btf: Btf | None = None) -> None:
+    def __init__(self, level: int, ring_bytes: int | None, btf: Btf | None = None) -> None:
         """Compile and load; nothing is attached yet.
 
         Args:
             level: 1..3, see hooks.py.
-            ring_bytes: size of each CPU's BPF ring, a power of two, at least one page.
+            ring_bytes: size of each CPU's BPF ring, a power of two, at least one page; None
+                chooses it by the number of CPUs.
             btf: the kernel's BTF if the caller has read it already.
 
         Raises:
@@ -96,8 +98,8 @@ class Loader:
                 "boot a kernel with CONFIG_DEBUG_INFO_BTF=y (Debian's own kernels have it)",
             ) from error
         self.level = level
-        self.ring_bytes = ring_bytes
         self._cpus = _online_cpus()
+        self.ring_bytes = ring_bytes or default_ring_bytes(len(self._cpus))
         self.probes: list[Probe] = []
         self._bcc = bcc
         self._attached: list[str] = []
@@ -170,6 +172,11 @@ class Loader:
                 return f"{error} {' '.join(said[-2:])}".strip()
         self._attached.append(hook.tracepoint)
         return None
+
+    def programs(self) -> dict[str, int]:
+        """Return the descriptors of the attached programs by the names of their hooks."""
+        functions = {hook.tracepoint: hook.function for hook in HOOKS}
+        return {name: self._bpf.funcs[functions[name].encode()].fd for name in self._attached}
 
     def _make_rings(self) -> list[int]:
         """Give each CPU its ring; return the maps' descriptors."""

@@ -14,6 +14,17 @@ import numpy as np
 PAGE = os.sysconf("SC_PAGESIZE")
 SLOT = 64
 _BUSY = 0x80000000
+_LARGEST, _SMALLEST, _ALL = 16 << 20, 256 << 10, 128 << 20
+
+
+def default_ring_bytes(cpus: int) -> int:
+    """Return the size of each CPU's ring, a power of two: 16 MiB, less where CPUs are many.
+
+    The kernel's memory for all of them stays within 128 MiB, but a ring is never smaller than
+    256 KiB: 4096 records, at 10 ms from one emptying to the next.
+    """
+    fair = 1 << (_ALL // cpus).bit_length() - 1
+    return max(_SMALLEST, min(_LARGEST, fair))
 
 
 class KernelRing:

@@ -22,6 +22,7 @@ from tracer.capture import also
 from tracer.capture.leftover import gap_records, open_records, seed_records
 from tracer.capture.loader import Loader
 from tracer.capture.ring import KernelRing
+from tracer.capture.runtimes import RunTimes
 from tracer.capture.target import (
     Target,
     User,
@@ -55,7 +56,7 @@ class Options:
     also: list[str] = field(default_factory=list)
     duration_s: float | None = None
     force: bool = False
-    ring_bytes: int = 1 << 24
+    ring_bytes: int | None = None
     agent_slots: int = 1 << 16
 
 
@@ -156,8 +157,9 @@ class _Session:
         self._loader.attach()
         pidns = Path("/proc/self/ns/pid").stat().st_ino
         self._loader.configure(seed_tid=held.tid, seed_pidns=pidns)
-        size = self._options.ring_bytes
+        size = self._loader.ring_bytes
         self._kernel_rings = [KernelRing(fd, size) for fd in self._loader.ring_fds]
+        self._run_times = RunTimes(self._loader.programs())
         self._raw = self._folder.new_file(self._folder.raw / KERNEL_RAW, os.O_EXCL)
         self._seed()
 
@@ -215,6 +217,7 @@ class _Session:
         poll_s = _POLL_S[0]
         while True:
             code = held.wait(poll_s)
+            self._run_times.turn(time.monotonic_ns())
             filled = self._drain()
             now = time.monotonic()
             if now >= self._next_scan or code is not None:
@@ -301,6 +304,7 @@ class _Session:
         return sorted(tgids - others)
 
     def _finish(self, manifest: dict[str, Any], released_ns: int) -> None:
+        self._run_times.end(time.monotonic_ns())
         self._loader.detach()
         end_ns = time.monotonic_ns()
         self._drain()
@@ -322,6 +326,7 @@ class _Session:
             end_ns=end_ns,
             left_running=self._left_running({int(t.tgid) for t in threads.values()}),
             reader_cpu_s=usage.ru_utime + usage.ru_stime,
+            run_times=self._run_times.document(),
         )
 
     def _manifest(self, held: Target, prebuilt: str | None) -> dict[str, Any]:
@@ -346,7 +351,7 @@ class _Session:
                 "bcc": self._loader.bcc_version,
                 "numpy": np.__version__,
             },
-            "ring_bytes": self._options.ring_bytes,
+            "ring_bytes": self._loader.ring_bytes,
             "agent_slots": self._options.agent_slots,
             "agent_prebuild": prebuilt,
             "armed_ns": time.monotonic_ns() - self._began_ns,

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tracer.cli.open import opened, trace_argument
-from tracer.cli.output import Column, Output, emit_json, format_ns, output_options, table
+from tracer.cli.output import (
+    ABSENT,
+    Column,
+    Output,
+    emit_json,
+    format_count,
+    format_ns,
+    output_options,
+    table,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def _per_cent(share: float | None) -> str:
+    """Show a share of a CPU, which may be over one, with a decimal."""
+    return ABSENT if share is None else f"{100 * share:.1f} %"
+
 
 _LOSSES = [
     Column("event", "event"),
@@ -19,6 +34,26 @@ _LOSSES = [
     Column("seen", "seen", right=True),
     Column("lost", "lost", right=True),
 ]
+_PROBES = [
+    Column("hook", "hook"),
+    Column("rung", "rung"),
+    Column("runs_per_s", "runs/s", format_count, right=True),
+    Column("ns_per_run", "ns/run", format_count, right=True),
+    Column("cpu_share", "of a CPU", _per_cent, right=True),
+    Column("reason", "reason"),
+]
+
+
+def _overhead(overhead: dict[str, Any]) -> str:
+    """Return what the recording cost in one line."""
+    reader = f"reader {_per_cent(overhead['reader_cpu_share'])} of a CPU"
+    bpf = overhead["bpf"]
+    if bpf is None:
+        return f"{reader}; programs in the kernel: {overhead['bpf_reason']}"
+    return (
+        f"{reader}; programs in the kernel {_per_cent(bpf['cpu_share'])} of a CPU"
+        f" ({format_count(bpf['runs_per_s'])} runs/s; seen in {bpf['sampled_s']:.2f} s of it)"
+    )
 
 
 @click.command()
@@ -51,9 +86,9 @@ def info(trace: Path | None, output: Output) -> None:
     click.echo(f"kernel {host['kernel']}, {host['cpus']} CPUs, bcc {host['bcc']}")
     click.echo(
         f"{format_ns(document['duration_ns'])}, armed in {format_ns(document['armed_ns'])},"
-        f" {document['overhead']['events_per_s']:.0f} events/s,"
-        f" reader {document['overhead']['reader_cpu_s']} s CPU\n"
+        f" {document['overhead']['events_per_s']:.0f} events/s"
     )
+    click.echo(f"overhead: {_overhead(document['overhead'])}\n")
     targets = [
         {**t, "command": " ".join(t["argv"] or [t["exe"] or "?"])[:60]} for t in document["targets"]
     ]
@@ -83,10 +118,6 @@ def info(trace: Path | None, output: Output) -> None:
         )
     )
     click.echo()
-    click.echo(
-        table(
-            document["probes"],
-            [Column("hook", "hook"), Column("rung", "rung"), Column("reason", "reason")],
-            output,
-        )
-    )
+    costs = {hook["hook"]: hook for hook in (document["overhead"]["bpf"] or {"hooks": []})["hooks"]}
+    probes = [{**costs.get(probe["hook"], {}), **probe} for probe in document["probes"]]
+    click.echo(table(probes, _PROBES, output))

@@ -39,10 +39,9 @@ import click
     "--ring",
     "ring_kib",
     type=click.IntRange(4),
-    default=16384,
-    show_default=True,
     metavar="KIB",
-    help="Size of each CPU's ring, a power of two.",
+    help="Size of each CPU's ring, a power of two; default 16384, or less so that all CPUs'"
+    " rings stay within 128 MiB.",
 )
 @click.option(
     "--agent-slots",
@@ -59,7 +58,7 @@ def run(
     level: int,
     also: tuple[str, ...],
     duration: float | None,
-    ring_kib: int,
+    ring_kib: int | None,
     agent_slots: int,
     *,
     force: bool,
@@ -78,7 +77,7 @@ def run(
     from tracer.errors import Prerequisite  # noqa: PLC0415
 
     for name, value in (("--ring", ring_kib), ("--agent-slots", agent_slots)):
-        if value & (value - 1):
+        if value and value & (value - 1):
             raise click.BadParameter(f"{value} is no power of two", param_hint=name)
     options = Options(
         command=list(command),
@@ -87,7 +86,7 @@ def run(
         also=list(also),
         duration_s=duration,
         force=force,
-        ring_bytes=ring_kib * 1024,
+        ring_bytes=ring_kib * 1024 if ring_kib else None,
         agent_slots=agent_slots,
     )
     try:

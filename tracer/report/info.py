@@ -20,9 +20,6 @@ _LOSSES = """
 def info_document(trace: Trace) -> dict[str, Any]:
     """Return the `info` document; times in ns and s as their names say."""
     m = trace.manifest
-    seconds = max((m["end_ns"] - m["start_ns"]) / 1e9, 1e-9)
-    written = sum(e["written"] for e in m["events"].values())
-    reader = m.get("reader_cpu_s", 0) - m.get("reader_cpu_at_start_s", 0)
     return {
         "path": str(trace.folder.path),
         "state": m["state"],
@@ -41,11 +38,53 @@ def info_document(trace: Trace) -> dict[str, Any]:
         "targets": _targets(trace),
         "left_running": m.get("left_running", []),
         "probes": m["probes"],
-        "overhead": {
-            "events_per_s": round(written / seconds, 1),
-            "reader_cpu_s": round(reader, 4),
-            "reader_cpu_s_per_million_events": round(reader / max(written, 1) * 1e6, 4),
-        },
+        "overhead": overhead(m),
+    }
+
+
+def overhead(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what the recording cost: the reader, and the programs in the kernel.
+
+    `bpf` is None, with `bpf_reason`, where the kernel's statistics were not to be had. A share is
+    one of a CPU: 0.5 of two CPUs is a quarter of the machine.
+    """
+    seconds = max((manifest["end_ns"] - manifest["start_ns"]) / 1e9, 1e-9)
+    written = sum(e["written"] for e in manifest["events"].values())
+    # a tracer that was killed did not come to say
+    reader = manifest.get("reader_cpu_s", 0) - manifest.get("reader_cpu_at_start_s", 0)
+    times = manifest.get("run_times", {"reason": "the tracer died before it could say"})
+    sampled_s = times.get("sampled_ns", 0) / 1e9
+    bpf, reason = None, times.get("reason")
+    if sampled_s:
+        bpf = _programs(times["hooks"], sampled_s)
+    elif reason is None:
+        reason = "the recording was too short for a sample"
+    return {
+        "events_per_s": round(written / seconds, 1),
+        "reader_cpu_s": round(reader, 4),
+        "reader_cpu_share": round(reader / seconds, 4),
+        "reader_cpu_s_per_million_events": round(reader / max(written, 1) * 1e6, 4),
+        "bpf": bpf,
+        "bpf_reason": reason,
+    }
+
+
+def _programs(hooks: list[dict[str, Any]], sampled_s: float) -> dict[str, Any]:
+    """Return what the programs took while the kernel timed them, the dearest first."""
+    ran = sorted((hook for hook in hooks if hook["runs"]), key=lambda h: -h["run_ns"])
+    return {
+        "sampled_s": round(sampled_s, 4),
+        "cpu_share": round(sum(hook["run_ns"] for hook in ran) / 1e9 / sampled_s, 4),
+        "runs_per_s": round(sum(hook["runs"] for hook in ran) / sampled_s, 1),
+        "hooks": [
+            {
+                "hook": hook["hook"],
+                "runs_per_s": round(hook["runs"] / sampled_s, 1),
+                "ns_per_run": round(hook["run_ns"] / hook["runs"], 1),
+                "cpu_share": round(hook["run_ns"] / 1e9 / sampled_s, 5),
+            }
+            for hook in ran
+        ],
     }
 
 

@@ -28,6 +28,7 @@ INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 _BPF_NR = {"x86_64": 321, "aarch64": 280}
 _PROG_LOAD, _PROG_GET_NEXT_ID, _MAP_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 5, 11, 12, 17
+_ENABLE_STATS, _STATS_RUN_TIME = 32, 0
 _PROG_TYPE_RAW_TRACEPOINT = 17
 # the program "return 0": BPF_MOV64_IMM of 0 to R0, then BPF_EXIT_INSN
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
@@ -156,6 +157,18 @@ def bpf_program_ids() -> list[int]:
 def bpf_map_ids() -> list[int]:
     """Return the ids of all BPF maps in the kernel; OSError without CAP_SYS_ADMIN."""
     return _ids(_MAP_GET_NEXT_ID)
+
+
+def enable_bpf_stats() -> int:
+    """Let the kernel time all BPF programs until the returned descriptor is closed.
+
+    Raises:
+        OSError: not without CAP_SYS_ADMIN (kernel/bpf/syscall.c, bpf_enable_stats).
+
+    """
+    attr = ctypes.create_string_buffer(4)
+    struct.pack_into("<I", attr, 0, _STATS_RUN_TIME)
+    return _bpf(_ENABLE_STATS, attr)
 
 
 def try_raw_tracepoint(name: str = "sched_process_exit") -> None:
