@@ -152,18 +152,24 @@ class Tracings:
         level: int = 3,
         also: tuple[int, ...] = (),
         python: str = sys.executable,
+        around: tuple[str, ...] = (),
     ) -> Traced:
-        """Return the trace of an app (a name in tests/apps, or a path) with these arguments."""
-        key = (str(app), args, level, python)
+        """Return the trace of an app (a name in tests/apps, or a path) with these arguments.
+
+        `around` is a command that runs the tracer.
+        """
+        key = (str(app), args, level, python, around)
         if key not in self.done:
-            self.done[key] = self._record([python, str(APPS / app), *args], level, also)
+            self.done[key] = self._record([python, str(APPS / app), *args], level, also, around)
         return self.done[key]
 
-    def _record(self, program: list[str], level: int, also: tuple[int, ...]) -> Traced:
+    def _record(
+        self, program: list[str], level: int, also: tuple[int, ...], around: tuple[str, ...]
+    ) -> Traced:
         out = self.folder / f"{len(self.done)}-{Path(program[1]).stem}.trace"
         options = ["-o", str(out), "--level", str(level)]
         options += [part for pid in also for part in ("--also", str(pid))]
-        command = [str(COMMAND), "run", *options, "--", *program]
+        command = [*around, str(COMMAND), "run", *options, "--", *program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return Traced(out, json.loads(done.stdout.splitlines()[-1]))

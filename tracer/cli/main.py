@@ -17,6 +17,7 @@ COMMANDS = {
     "info": "Show what a trace recorded and what was lost.",
     "tasks": "List the asyncio tasks of a trace.",
     "awaits": "List the awaits and where their time went.",
+    "blocking": "List what held the loop, why, and whom it delayed.",
     "steps": "Show the 13 steps of one await.",
     "demo": "Run a demo under trace: the 13 steps with real times.",
     "query": "Run SQL over a trace's tables.",

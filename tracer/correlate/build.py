@@ -1,4 +1,4 @@
-"""Correlate a finalised trace: write the tables `await`, `leg`, `task_total`, `work_total`."""
+"""Correlate a finalised trace: write the tables of awaits, tasks, works and holds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from tracer.correlate.awaits import Loose, await_columns, callback_columns, loose_of
 from tracer.correlate.events import Events
 from tracer.correlate.evidence import add_evidence
+from tracer.correlate.holds import hold_rows
 from tracer.correlate.index import Ints, sum_by
 from tracer.correlate.legs import Legs, legs_of
 from tracer.correlate.parts import Parts
@@ -20,7 +21,7 @@ from tracer.correlate.works import work_rows
 if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
-TABLES = ("await", "leg", "task_total", "work_total")
+TABLES = ("await", "leg", "task_total", "work_total", "hold")
 _AT_ONCE = 1 << 16  # awaits that are cut, explained and written together
 _OF_TASK = ("task_name", "coroutine")
 
@@ -35,9 +36,10 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
 
 def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[Parts]:
     """Write the parts of all tables; an await's number is its place in order of start."""
-    awaits, legs, tasks, works = tables = [Parts(folder, name) for name in TABLES]
+    awaits, legs, tasks, works, holds = tables = [Parts(folder, name) for name in TABLES]
     totals = _task_totals(p)
     tasks.add(totals)
+    holds.add(_hold_rows(p, totals))
     loose = loose_of(p)
     start = np.concatenate(
         [
@@ -62,6 +64,12 @@ def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[P
     for done in writing:
         done.result()
     return tables
+
+
+def _hold_rows(p: Picture, totals: dict[str, Any]) -> dict[str, Any]:
+    rows = hold_rows(p)
+    owner = np.where(rows["task_id"] > 0, rows["task_id"], 0) - 1
+    return rows | {n: np.append(totals[n], np.array([""], object))[owner] for n in _OF_TASK}
 
 
 def _task_totals(p: Picture) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The fixed words of an await: stages, causes of lag, kinds. Imports nothing."""
+"""The fixed words of awaits and holds: stages, causes, kinds. Imports nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ STAGES_OF_CUTS = ", ".join(
     for cut, name in enumerate(STAGES)
 )
 LAG = ("loop_busy_ns", "runq_ns", "throttled_ns", "gil_ns", "syscall_ns", "loop_ns")
+# what a loop's thread did while one run held it, and the cause that is named if it is the largest
+HELD_BY = {
+    "on_cpu_ns": "on_cpu",
+    "syscall_ns": "syscall",
+    "gil_ns": "gil",
+    "runq_ns": "preempted",
+    "throttled_ns": "throttled",
+}
+MANY_CALLBACKS = "many_callbacks"
 KINDS = (
     "socket",
     "timer",

@@ -74,6 +74,7 @@ _SLOW_NAMES = {
     82: "rename",
     87: "unlink",
     217: "getdents64",
+    221: "fadvise64",
     231: "exit_group",
     247: "waitid",
     257: "openat",

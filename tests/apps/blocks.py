@@ -1,0 +1,246 @@
+"""Ways to hold an event loop. The guilty line of each says `# blocks: NAME`.
+
+Those that only compute are made long enough for this machine before they are used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import http.server
+import json
+import os
+import re
+import socket
+import tempfile
+import threading
+import time
+import urllib.request
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LONG_S = 0.12
+FILE_BYTES = 1 << 28
+
+
+def sleep() -> None:
+    """Sleep."""
+    time.sleep(LONG_S)  # blocks: sleep
+
+
+class _Late(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """Answer late."""
+        time.sleep(LONG_S)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@cache
+def late_url() -> str:
+    """Return the address of a web server whose answers are late."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Late)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/"
+
+
+def request() -> None:
+    """Ask a web server, without await."""
+    urllib.request.urlopen(late_url()).read()  # blocks: request
+
+
+def password() -> None:
+    """Hash a password as slowly as it should be."""
+    try:
+        import bcrypt
+    except ImportError:  # an interpreter without it
+        hashlib.scrypt(
+            b"secret", salt=b"salt", n=1 << 15, r=8, p=2, maxmem=1 << 27
+        )  # blocks: scrypt
+        return
+    bcrypt.hashpw(b"secret", SALT)  # blocks: password
+
+
+SALT = b"$2b$11$" + b"abcdefghijklmnopqrstuu"
+
+
+def _long_enough(make: Callable[[int], Any], work: Callable[[Any], Any]) -> Any:
+    """Return the smallest subject of doubling sizes on which some work takes over 0.1 s."""
+    size = 1
+    while True:
+        subject = make(size)
+        began = time.monotonic()
+        work(subject)
+        if time.monotonic() - began > LONG_S:
+            return subject
+        size *= 2
+
+
+@cache
+def document() -> str:
+    """Return a document that takes long to parse."""
+    return str(_long_enough(lambda n: json.dumps([{"a": [1, 2.5, "x"]}] * 1000 * n), json.loads))
+
+
+def parse() -> None:
+    """Parse a large document."""
+    json.loads(document())  # blocks: parse
+
+
+@cache
+def awkward() -> str:
+    """Return a text on which the pattern tries exponentially many ways."""
+    text = "a" * 16
+    while True:
+        began = time.monotonic()
+        re.match(r"(a+)+$", text + "b")
+        if time.monotonic() - began > LONG_S:
+            return text + "b"
+        text += "a"
+
+
+def pattern() -> None:
+    """Match a bad pattern."""
+    re.match(r"(a+)+$", awkward())  # blocks: pattern
+
+
+def lookup() -> None:
+    """Look a name up; /etc/resolv.conf must name a late server (see late_names.py)."""
+    socket.gethostbyname("late.test")  # blocks: lookup
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
+
+
+def lock() -> None:
+    """Wait for a lock that another thread has."""
+    taken, mutex = threading.Event(), threading.Lock()
+
+    def hold() -> None:
+        with mutex:
+            taken.set()
+            time.sleep(LONG_S)
+
+    _in_thread(hold)
+    taken.wait()
+    with mutex:  # blocks: lock
+        pass
+
+
+def gil_in_one_piece() -> None:
+    """Wait for the GIL while another thread sleeps with it."""
+    held = ctypes.PyDLL(None)  # its functions are called with the GIL held
+    ready = threading.Event()
+
+    def hold() -> None:
+        ready.wait()
+        held.usleep(1_000_000)
+
+    _in_thread(hold)
+    ready.set()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:  # blocks: gil_in_one_piece
+        time.sleep(0)  # blocks: gil_in_one_piece
+
+
+def gil_in_pieces() -> None:
+    """Wait for the GIL again and again while another thread computes."""
+    end = time.monotonic() + 1
+
+    def compute() -> None:
+        while time.monotonic() < end:
+            pass
+
+    _in_thread(compute)
+    while time.monotonic() < end:  # blocks: gil_in_pieces
+        time.sleep(0)  # blocks: gil_in_pieces
+
+
+@cache
+def garbage() -> list[Any]:
+    """Return so many objects that to look through them takes long."""
+    return list(_long_enough(_lists, lambda _kept: gc.collect()))
+
+
+def _lists(size: int) -> list[Any]:
+    return [[] for _ in range(100_000 * size)]
+
+
+def collect() -> None:
+    """Collect garbage."""
+    gc.collect()  # blocks: collect
+
+
+@cache
+def cold_file() -> tuple[int, Iterator[int]]:
+    """Return a file on a disk that is not in memory, and where to read it next."""
+    with tempfile.TemporaryFile(dir="/var/tmp") as file:
+        for _ in range(FILE_BYTES >> 20):
+            file.write(os.urandom(1 << 20))
+        os.fsync(file.fileno())
+        fd = os.dup(file.fileno())
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # read nothing ahead
+    return fd, iter(range(0, FILE_BYTES, 4096))
+
+
+def disk() -> None:
+    """Read a file that is not in memory."""
+    (fd, places), end = cold_file(), time.monotonic() + LONG_S
+    while time.monotonic() < end:
+        os.pread(fd, 4096, next(places))  # blocks: disk
+
+
+def first() -> None:
+    """Be the first of two."""
+    time.sleep(LONG_S)  # blocks: first
+
+
+def second() -> None:
+    """Be the second of two, soon after it."""
+    end = time.monotonic() + LONG_S
+    while time.monotonic() < end:  # blocks: second
+        sum(range(100))  # blocks: second
+
+
+def short() -> None:
+    """Be one of many."""
+    end = time.monotonic() + 0.005
+    while time.monotonic() < end:
+        pass
+
+
+BLOCKS = {
+    block.__name__: block
+    for block in (
+        sleep,
+        request,
+        password,
+        parse,
+        pattern,
+        lookup,
+        lock,
+        gil_in_one_piece,
+        gil_in_pieces,
+        collect,
+        disk,
+    )
+}
+
+
+def prepare() -> None:
+    """Make ready what the blocks need, so that they do nothing else."""
+    late_url()
+    document()
+    garbage()
+    awkward()
+    cold_file()
+    password()

@@ -1,0 +1,172 @@
+"""What held the loop: each block is found where it is, with its cause and whom it delayed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tracing import APPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracing import Row, Traced, Tracings
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from late_names import late_names
+
+pytestmark = [pytest.mark.bpf, pytest.mark.netns]
+PARTS = {
+    "on_cpu": "on_cpu_ns",
+    "syscall": "syscall_ns",
+    "gil": "gil_ns",
+    "preempted": "runq_ns",
+    "throttled": "throttled_ns",
+}
+# what each block does: the cause, and the system call in which it does it
+BLOCKS = {
+    "sleep": ("syscall", "clock_nanosleep"),
+    "request": ("syscall", "recvfrom"),
+    "password": ("on_cpu", None),
+    "parse": ("on_cpu", None),
+    "pattern": ("on_cpu", None),
+    "lookup": ("syscall", "poll"),
+    "lock": ("syscall", "futex"),
+    "collect": ("on_cpu", None),
+    "disk": ("syscall", "pread64"),
+}
+PLACES = ("coroutine", "data_received", "add_reader", "call_later")
+SLACK_NS = 20_000_000
+
+
+@pytest.fixture(scope="session")
+def blockers(traced: Tracings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """Give the trace of a loop that is held in every way and place."""
+    with late_names(tmp_path_factory.mktemp("names")) as around:
+        yield traced("blockers.py", around=tuple(around))
+
+
+@pytest.fixture(scope="session")
+def rows(blockers: Traced) -> list[Row]:
+    """Give its rows of `blocking`."""
+    return list(blockers.read("blocking")["rows"])
+
+
+def during(rows: list[Row], block: Row) -> list[Row]:
+    """Return the rows that overlap a block of the truth."""
+    return [
+        row
+        for row in rows
+        if row["start_ns"] < block["end_ns"] and row["start_ns"] + row["dur_ns"] > block["start_ns"]
+    ]
+
+
+def truth(trace: Traced, what: str, place: str) -> Row:
+    """Return what the app says of a block."""
+    (found,) = [b for b in trace.truth["blocks"] if (b["what"], b["place"]) == (what, place)]
+    return dict(found)
+
+
+def parts(row: Row) -> dict[str, int]:
+    """Return a row's time by cause; one that was not told apart has none."""
+    return {cause: row[key] or 0 for cause, key in PARTS.items()}
+
+
+def largest(row: Row) -> str:
+    """Return the largest cause that is not another process's doing."""
+    own = {cause: ns for cause, ns in parts(row).items() if cause not in ("preempted", "throttled")}
+    return max(own, key=lambda cause: own[cause])
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", BLOCKS)
+def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, place: str) -> None:
+    """A block has one row, as long as the block, with its cause, its calls and its victims."""
+    block = truth(blockers, what, place)
+    (row,) = during(rows, block)
+    assert row["start_ns"] <= block["start_ns"]
+    assert row["dur_ns"] - (block["end_ns"] - block["start_ns"]) in range(SLACK_NS)
+    cause, call = BLOCKS[what]
+    assert largest(row) == cause
+    assert call is None or row["syscalls"][0]["name"] == call
+    victims = {wait["task_name"] for wait in row["waited"]}
+    assert "victim" in victims
+    assert row["delayed_awaits"] >= len(row["waited"]) == len(victims)
+    assert row["complete"]
+    if place == "coroutine":
+        assert row["task_name"] == f"{what}-in_coroutine"
+        assert row["kind"] == "step"
+    else:
+        assert row["task_id"] is None
+        assert row["kind"] == "callback"
+        assert row["name"]
+
+
+def test_parts_and_cause_agree(rows: list[Row]) -> None:
+    """The five parts sum to the duration, and the cause is the largest."""
+    for row in rows:
+        shares = parts(row)
+        assert sum(shares.values()) == row["dur_ns"]
+        if row["kind"] != "iteration":
+            assert shares[row["cause"]] == max(shares.values())
+
+
+def test_many_small_callbacks(blockers: Traced, rows: list[Row]) -> None:
+    """An iteration full of callbacks that are short each is one row, which names them."""
+    (row,) = during(rows, truth(blockers, "many", "iteration"))
+    assert (row["kind"], row["task_id"], row["where"]) == ("iteration", None, None)
+    assert row["ran"][0]["name"] == "short"
+    assert row["ran"][0]["count"] == 40
+    assert row["runs"] >= 40
+    assert row["cause"] in ("many_callbacks", "preempted", "throttled")
+    assert largest(row) == "on_cpu"
+
+
+def test_two_blocks_close_together(blockers: Traced, rows: list[Row]) -> None:
+    """Two blocks 30 ms apart are two rows, each with its own cause."""
+    both = [truth(blockers, what, "coroutine") for what in ("first", "second")]
+    (first,), (second,) = (during(rows, block) for block in both)
+    assert first["hold_id"] != second["hold_id"]
+    assert first["task_name"] == second["task_name"] == "twice"
+    assert [largest(row) for row in (first, second)] == ["syscall", "on_cpu"]
+
+
+def test_nobody_else_is_accused(blockers: Traced, rows: list[Row]) -> None:
+    """Each row is one of the blocks, or what others did to the process."""
+    blocks = blockers.truth["blocks"]
+    for row in rows:
+        inside = [block for block in blocks if during([row], block)]
+        assert inside or row["cause"] in ("preempted", "throttled"), row
+
+
+def test_over(blockers: Traced, rows: list[Row]) -> None:
+    """--over chooses by length; a run that is over it is no part of an iteration's row."""
+    some = blockers.read("blocking", "--over", "250")["rows"]
+    assert [r["hold_id"] for r in some] == [r["hold_id"] for r in rows if r["dur_ns"] > 250_000_000]
+    fine = blockers.read("blocking", "--over", "4")["rows"]
+    small = [row for row in fine if row["name"] == "short"]
+    assert len(small) == 40
+    around = during(fine, truth(blockers, "many", "iteration"))
+    assert not [row for row in around if row["kind"] == "iteration"]
+
+
+def test_totals(blockers: Traced, rows: list[Row]) -> None:
+    """The totals are those of the rows, the costliest first, and name who suffered most."""
+    document: dict[str, Any] = blockers.read("blocking")
+    totals = document["culprits"]
+    assert sum(total["count"] for total in totals) == len(rows)
+    assert sum(total["dur_ns"] for total in totals) == sum(row["dur_ns"] for row in rows)
+    costs = [total["dur_ns"] for total in totals]
+    assert costs == sorted(costs, reverse=True)
+    assert document["suffered_most"]["task_name"] == "victim"
+    delayed = sum(total["delayed_ns"] for total in totals)
+    assert 0 < document["suffered_most"]["delayed_ns"] <= delayed
+
+
+def test_the_table_names_the_app(blockers: Traced) -> None:
+    """All that the app blocked in lies in lines of the app's own files."""
+    folder = str(APPS)
+    for row in blockers.read("blocking")["rows"]:
+        assert row["where"] is None or row["where"].startswith(folder)

@@ -1,0 +1,102 @@
+"""`awaitscope blocking`: what held the loop, why, and whom it delayed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracer.cli.open import opened, trace_argument
+from tracer.cli.output import ABSENT, Column, Output, emit, format_ns, output_options, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _place(value: str | None) -> str:
+    return "/".join(value.split("/")[-2:]) if value else ABSENT
+
+
+def _calls(value: list[dict[str, Any]]) -> str:
+    shown = [f"{c['count']}x {c['name']} {format_ns(c['dur_ns'])}" for c in value[:2]]
+    return ", ".join(shown) or ABSENT
+
+
+def _ran(value: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{r['count']}x {r['name']}" for r in value[:2])
+
+
+_COLUMNS = (
+    Column("at_ns", "at", format_ns, right=True),
+    Column("dur_ns", "held", format_ns, right=True),
+    Column("cause", "cause"),
+    Column("who", "who"),
+    Column("where", "where", _place),
+    Column("on_cpu_ns", "on CPU", format_ns, right=True),
+    Column("syscall_ns", "blocked", format_ns, right=True),
+    Column("gil_ns", "GIL", format_ns, right=True),
+    Column("runq_ns", "run queue", format_ns, right=True),
+    Column("throttled_ns", "throttled", format_ns, right=True),
+    Column("syscalls", "system calls", _calls),
+    Column("delayed_awaits", "delayed", right=True),
+)
+_CULPRITS = (
+    Column("culprit", "culprit", _place),
+    Column("cause", "cause"),
+    Column("count", "times", right=True),
+    Column("dur_ns", "held in all", format_ns, right=True),
+    Column("max_ns", "longest", format_ns, right=True),
+    Column("delayed_awaits", "awaits delayed", right=True),
+    Column("delayed_ns", "by, in all", format_ns, right=True),
+)
+
+
+@click.command()
+@trace_argument
+@click.option(
+    "--over",
+    "over_ms",
+    type=click.FloatRange(1),
+    default=50,
+    show_default=True,
+    metavar="MS",
+    help="Only what held a loop longer than this.",
+)
+@output_options
+def blocking(trace: Path | None, over_ms: float, output: Output) -> None:
+    """List what held an event loop of TRACE, why, and whom it delayed.
+
+    \b
+    Causes: on_cpu, syscall (blocked), gil, preempted (others had the CPU), throttled (CPU quota),
+    many_callbacks (one loop iteration full of short ones).
+    Example: awaitscope blocking --over 20
+    """
+    from tracer.report.blocking import (  # noqa: PLC0415 (--help: no duckdb)
+        blocking_rows,
+        culprits,
+        suffered_most,
+    )
+
+    opened_trace = opened(trace)
+    rows = blocking_rows(opened_trace, round(over_ms * 1e6))
+    totals, worst = culprits(rows), suffered_most(opened_trace)
+    if output.form != "table":
+        emit(rows, _COLUMNS, output, extra={"culprits": totals, "suffered_most": worst})
+        return
+    first = opened_trace.manifest["start_ns"]
+    shown = [
+        {
+            **row,
+            "at_ns": row["start_ns"] - first,
+            "who": row["task_name"] or row["name"] or _ran(row["ran"]),
+        }
+        for row in rows
+    ]
+    click.echo(table(shown, _COLUMNS, output))
+    if totals:
+        click.echo("\n" + table(totals, _CULPRITS, output))
+    if worst:
+        click.echo(
+            f"\ndelayed most: task {worst['task_name'] or worst['task_id']},"
+            f" {format_ns(worst['delayed_ns'])}"
+        )
