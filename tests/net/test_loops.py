@@ -3,47 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from exact import check_exact
 from tracing import EAGER_PYTHONS, interpreter
 
 if TYPE_CHECKING:
-    from tracing import Row, Traced, Tracings
+    from tracing import Traced, Tracings
 
 pytestmark = pytest.mark.bpf
-OUTCOME = {"ok": "result", "eof": "result"}
 RUN_EAGER = 4  # record.h
 
 
-def facts(rows: list[Row], task: str) -> Counter[tuple[Any, ...]]:
-    """Count rows by process, task, bytes and outcome."""
-    return Counter(
-        (
-            row["tgid"],
-            row[task],
-            row["sent_bytes"],
-            row["recv_bytes"],
-            OUTCOME.get(row["outcome"], row["outcome"]),
-        )
-        for row in rows
-    )
-
-
-def check_exact(trace: Traced) -> None:
-    """Check every read of both sides against the truth: none wrong, none missing, none guessed."""
-    found = trace.awaits_at("streams.py", "await reader.readexactly(HEADER")
-    found += trace.awaits_at("streams.py", "await self.reader.readexactly(")
-    truth = trace.truth["rows"] + trace.truth["server_rows"]
-    assert facts(found, "task_name") == facts(truth, "task")
-    assert {row["attribution"] for row in trace.awaits} == {"exact"}
+def check_only_tasks(trace: Traced) -> None:
+    """Check the truth, and that every byte is some task's."""
+    check_exact(trace)
     assert not [row for row in trace.awaits if row["kind"] == "callback"]
 
 
 def test_two_loops_at_once(traced: Tracings) -> None:
     """Two loops in two threads keep their tasks apart, each on its own thread."""
     trace = traced("loops.py", "threads")
-    check_exact(trace)
+    check_only_tasks(trace)
     threads = {
         label: {row["tid"] for row in trace.awaits if row["task_name"].startswith(label)}
         for label in ("loop0", "loop1")
@@ -56,7 +38,7 @@ def test_two_loops_at_once(traced: Tracings) -> None:
 def test_loops_again_and_again(traced: Tracings) -> None:
     """A descriptor is a loop's self-pipe as long as that loop lives, and then another file's."""
     trace = traced("loops.py", "again")
-    check_exact(trace)
+    check_only_tasks(trace)
     loops = trace.query("SELECT loop, self_fd, self_wfd FROM loop")
     assert len(loops) == 13
     pipes = {loop[end] for loop in loops for end in ("self_fd", "self_wfd")}
@@ -67,7 +49,7 @@ def test_loops_again_and_again(traced: Tracings) -> None:
 def test_forks(traced: Tracings) -> None:
     """A process forked from a loop, even from inside a task, has tasks of its own."""
     trace = traced("loops.py", "fork")
-    check_exact(trace)
+    check_only_tasks(trace)
     targets = {target["tgid"]: target["agent"] for target in trace.info["targets"]}
     assert targets == dict.fromkeys(trace.truth["tgids"], "c")
     tgids = {task["task_id"]: task["tgid"] for task in trace.tasks}
@@ -81,7 +63,7 @@ def test_forks(traced: Tracings) -> None:
 def test_eager_tasks(traced: Tracings, version: str) -> None:
     """What an eager first step sends is the new task's, and what its creator sends is its own."""
     trace = traced("loops.py", "eager", python=interpreter(version))
-    check_exact(trace)
+    check_only_tasks(trace)
     eager = trace.query(f"SELECT task, run FROM task WHERE flags & {RUN_EAGER} > 0")
     assert len(eager) > 30
     nested = trace.query(

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.gaps import touched
+from tracer.correlate.gaps import anything, touched
 from tracer.correlate.index import Bools, Index, Ints, Keys, distinct, lean, of_rows, sum_by, take
 from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.tasks import Suspensions
+
+_NEVER = np.iinfo(np.int64).max
 
 
 @dataclass
@@ -82,8 +84,7 @@ def receipts_of(
     in_step = take(runs.step, calls.run[rest]) >= 0
     received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
     in_callback = take(runs.callback, calls.run[rest]) >= 0
-    loops = distinct(runs.tid)
-    nobody = (calls.run[rest] < 0) & np.isin(call["tid"][rest], loops) & (calls.task[rest] == 0)
+    nobody = _nobodys(events, runs, calls, rest)
 
     sends = calls.sends
     by_step = take(runs.step, calls.run[sends]) >= 0
@@ -94,9 +95,7 @@ def receipts_of(
     owner, left_over = _callback_send_owner(events, calls, sus, wakes, later)
     buffered = sum_by(np.where(left_over, owner, -1), call["ret"][later], sus.count)
     sent += sum_by(owner, call["ret"][later], sus.count)
-    orphan_sends = sends[
-        (calls.run[sends] < 0) & (calls.task[sends] == 0) & np.isin(call["tid"][sends], loops)
-    ]
+    orphan_sends = sends[_nobodys(events, runs, calls, sends)]
     return Receipts(
         sent=lean(sent),
         received=lean(received),
@@ -107,6 +106,23 @@ def receipts_of(
         loose_sends=later[owner < 0],
         lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], orphan_sends]),
     )
+
+
+def _nobodys(events: Events, runs: Runs, calls: Calls, rows: Ints) -> Bools:
+    """Say which calls belong to no run and no task though a loop ran in their thread.
+
+    Before a loop was seen there, and after its last run, the program itself uses its sockets.
+    """
+    call, loop = events["syscall"], events["loop"]
+    tid, ts = call["tid"][rows], call["ts_ns"][rows]
+    nobody = (calls.run[rows] < 0) & (calls.task[rows] == 0) & np.isin(tid, distinct(runs.tid))
+    if anything(events):  # its loop's record may be among what was lost
+        return np.asarray(nobody)
+    loops = Index(loop["tid"], loop["ts_ns"])
+    begun = loops.before(tid, ts) >= 0
+    run = take(runs.begin, Index(runs.tid, runs.begin).after(tid, ts), _NEVER)
+    another = take(loop["ts_ns"], loops.after(tid, ts), _NEVER)
+    return np.asarray(nobody & begun & (run < another))
 
 
 def _claimed(sock: Ints, woke: Bools) -> Bools:
