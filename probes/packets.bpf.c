@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Hooks: tcp_sendmsg_locked, net_dev_queue, net_dev_start_xmit, netif_receive_skb.
+ * Hooks: tcp_sendmsg_locked (up to Linux 6.12 the function of that name),
+ * net_dev_queue, net_dev_start_xmit, netif_receive_skb.
  * Cost: a few stores per packet of the machine; a look-up per packet handed to a device.
  * Cannot see: pure acknowledgements (no table reads them).
  *
@@ -8,14 +9,29 @@
  * hand-over is net_dev_start_xmit) and netif_rx (same packet as netif_receive_skb; the peer's
  * packet is paired by socket and sequence number).
  */
-int on_tcp_sendmsg_locked(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int tcp_sends(u64 sk)
 {
 	struct cpu_state *p = this_cpu();
 	if (!p)
 		return 0;
-	p->sendmsg_sk = ctx->args[0];
+	p->sendmsg_sk = sk;
 	p->sendmsg_ns = bpf_ktime_get_ns();
 	return 0;
+}
+
+int on_tcp_sendmsg_locked(struct bpf_raw_tracepoint_args *ctx)
+{
+	return tcp_sends(ctx->args[0]);
+}
+
+int FENTRY(tcp_sendmsg_locked)(struct bpf_raw_tracepoint_args *ctx)
+{
+	return tcp_sends(ctx->args[0]);
+}
+
+int kprobe_tcp_sendmsg_locked(struct pt_regs *ctx)
+{
+	return tcp_sends(ctx->di);
 }
 
 int on_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
@@ -72,7 +88,14 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 		e->queue_age_ns = now - p->queue_ns;
 	if (p->sendmsg_sk == sk)
 		e->sendmsg_age_ns = now - p->sendmsg_ns;
+	u64 key = (u64)e->netns << 32 | e->ifindex;
 	submit(e);
+	struct nic_state *nic = nics.lookup(&key);
+	if (nic) {
+		if (!nic->first_ns)
+			nic->first_ns = now;
+		nic->last_ns = now;
+	}
 	return 0;
 }
 
@@ -81,7 +104,8 @@ int on_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	struct cpu_state *p = this_cpu();
 	if (!p || !p->softirq_ns)
 		return 0;
-	p->rx_skb = ctx->args[0];
-	p->rx_ns = bpf_ktime_get_ns();
+	u32 at = p->rx_count++ & (RX_KEPT - 1);
+	p->rx_skb[at] = ctx->args[0];
+	p->rx_ns[at] = bpf_ktime_get_ns();
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Hooks: tcp_probe, sk_data_ready, inet_sock_set_state, tcp_retransmit_skb, tcp_destroy_sock.
+ * Hooks: tcp_probe, sk_data_ready (Linux 6.1: sock_def_readable), inet_sock_set_state,
+ * tcp_retransmit_skb, tcp_destroy_sock.
  * Cost: one look-up per packet or change of any socket of the machine; a record for ours.
  * Cannot see: the way of a packet that waited in a socket's backlog (no softirq around it).
  *
@@ -27,9 +28,30 @@ int on_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int on_sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
+/* When this softirq handed a packet up (netif_receive_skb), 0 if it did not or is long past. */
+static __always_inline u64 handed_up_ns(struct cpu_state *p, u64 skb)
 {
-	u64 sk = ctx->args[0];
+	for (u32 k = 1; k <= RX_KEPT; k++) {
+		u32 at = (p->rx_count - k) & (RX_KEPT - 1);
+		if (p->rx_ns[at] < p->softirq_ns)
+			return 0;
+		if (!skb || p->rx_skb[at] == skb)
+			return p->rx_ns[at];
+	}
+	return 0;
+}
+
+/* The interrupt of this softirq, unless the packet came through another card; 0 none. */
+static __always_inline u64 brought_ns(struct cpu_state *p, u64 sk, u32 ifindex)
+{
+	if (!p->now.irq_ns || !p->now.ifindex || p->now.ifindex == ifindex)
+		return p->now.irq_ns;
+	u64 key = (u64)RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM) << 32 | ifindex;
+	return nics.lookup(&key) ? 0 : p->now.irq_ns; /* a bond, bridge or VLAN has no interrupt */
+}
+
+static __always_inline int data_ready(u64 sk)
+{
 	struct sock_state *s = socks.lookup(&sk);
 	if (!s)
 		return 0;
@@ -55,20 +77,37 @@ int on_sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 	if (softirq) {
 		p->active = 1;
 		e->softirq_age_ns = now - softirq;
-		if (p->raise_ns)
-			e->raise_age_ns = now - p->raise_ns;
-		if (p->raise_irq_ns) {
-			e->irq_age_ns = now - p->raise_irq_ns;
-			e->irq = p->raise_irq;
+		if (p->now.raise_ns)
+			e->raise_age_ns = now - p->now.raise_ns;
+		u64 irq_ns = brought_ns(p, sk, e->ifindex);
+		if (irq_ns) {
+			e->irq_age_ns = now - irq_ns;
+			e->irq = p->now.irq;
 		}
-		if (p->rx_skb && (p->probe_sk != sk || p->rx_skb == p->probe_skb)) {
+		u64 rx = handed_up_ns(p, p->probe_sk == sk ? p->probe_skb : 0);
+		if (rx) {
 			e->flags |= FLAG_PACKET;
-			e->rx_age_ns = now - p->rx_ns;
+			e->rx_age_ns = now - rx;
 		}
 	}
 	p->probe_sk = 0;
 	submit(e);
 	return 0;
+}
+
+int on_sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
+{
+	return data_ready(ctx->args[0]);
+}
+
+int FENTRY(sock_def_readable)(struct bpf_raw_tracepoint_args *ctx)
+{
+	return data_ready(ctx->args[0]);
+}
+
+int kprobe_sock_def_readable(struct pt_regs *ctx)
+{
+	return data_ready(ctx->di);
 }
 
 int on_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
@@ -109,15 +148,16 @@ int on_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 	if (p && p->softirq_ns) {
 		e->flags = FLAG_SOFTIRQ;
 		e->softirq_age_ns = now - p->softirq_ns;
-		if (p->raise_ns)
-			e->raise_age_ns = now - p->raise_ns;
-		if (p->raise_irq_ns) {
-			e->irq_age_ns = now - p->raise_irq_ns;
-			e->irq = p->raise_irq;
+		if (p->now.raise_ns)
+			e->raise_age_ns = now - p->now.raise_ns;
+		if (p->now.irq_ns) {
+			e->irq_age_ns = now - p->now.irq_ns;
+			e->irq = p->now.irq;
 		}
-		if (p->rx_skb) {
+		u64 rx = handed_up_ns(p, 0);
+		if (rx) {
 			e->flags |= FLAG_PACKET;
-			e->rx_age_ns = now - p->rx_ns;
+			e->rx_age_ns = now - rx;
 			p->active = 1;
 		}
 	}

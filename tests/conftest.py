@@ -28,7 +28,11 @@ def obstacle(marker: str) -> str | None:
     """Return why tests with this marker cannot run here, in the doctor's words."""
     machine = checks.Machine()
     if marker == "bpf":
-        wanted = [checks.Tracepoint(hook.tracepoint, hook.args, hook.required) for hook in HOOKS]
+        wanted = [
+            checks.Tracepoint(hook.name, hook.args, hook.required, hook.function)
+            for hook in HOOKS
+            if hook.program
+        ]
         found = checks.first_failure(checks.run_checks(machine, wanted))
     else:
         look = {"netns": checks.network_namespaces, "postgres": checks.postgres}[marker]

@@ -71,15 +71,37 @@ BPF_HASH(socks, u64, struct sock_state, 65536);
 struct listen_key { u32 netns; u32 port; };
 BPF_HASH(listeners, struct listen_key, u32, 4096);
 
+/* The interrupts of network cards, from sysfs: what they tell of, and the card. */
+#define IRQ_BRINGS 1        /* packets that came */
+#define IRQ_SENT 2          /* packets that left */
+struct nic_irq { u32 tells; u32 ifindex; };
+BPF_HASH(nic_irqs, u32, struct nic_irq, 1024);
+
+/* Network cards that interrupt, key netns << 32 | ifindex: tracked packets since the last TX_INTERRUPT. */
+struct nic_state { u64 first_ns, last_ns; };
+BPF_HASH(nics, u64, struct nic_state, 256);
+
+/* Who asked for a NET_RX softirq: handlers that can bring packets, and those that tell of sent ones. */
+struct raised {
+	u64 raise_ns;
+	u64 irq_ns, tx_irq_ns;      /* handler entry, 0 none */
+	u32 irq, tx_irq;
+	u32 ifindex;                /* card of `irq`, 0 unknown */
+	u32 handler_ns, tx_handler_ns;
+	u32 spare;
+};
+
 /* What this CPU is doing between an interrupt and the socket that its packet reaches. */
+#define RX_KEPT 8 /* gro_normal_batch: so many packets are handed up before the first is looked at */
 struct cpu_state {
-	u64 irq_ns, raise_ns, raise_irq_ns, softirq_ns;
-	u64 rx_ns, rx_skb;
+	u64 irq_ns, softirq_ns;
+	struct raised now, next;    /* of the softirq that runs or is due; of the one after it */
+	u64 rx_ns[RX_KEPT], rx_skb[RX_KEPT];
 	u64 probe_sk, probe_skb;
 	u64 ready_sock;
 	u64 queue_skb, queue_ns;
 	u64 sendmsg_sk, sendmsg_ns;
-	u32 irq, in_irq, raise_irq, iif;
+	u32 irq, in_irq, rx_count, iif;
 	u32 seq, len, srtt, ready_tid, active;
 };
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);

@@ -17,3 +17,10 @@
 #define NO_SYSCALL 65535
 
 struct regs3 { u64 dx, si, di; }; /* contiguous in x86-64's pt_regs: one read for three arguments */
+
+/* The name that makes a program an fentry program: bcc took a module's name into it in 2023. */
+#ifdef MODULE_KFUNC_PROBE
+#define FENTRY(function) kfunc__vmlinux__##function
+#else
+#define FENTRY(function) kfunc__##function
+#endif

@@ -34,7 +34,9 @@
 #define KIND_NAPI_POLL 13
 #define KIND_GAP 14
 #define KIND_AGENT_THREAD 15
-#define KIND_MAX 16
+#define KIND_EPOLL_CALLBACK 16
+#define KIND_TX_INTERRUPT 17
+#define KIND_MAX 18
 
 /* ---- agent records: kinds ---- */
 #define KIND_LOOP 32
@@ -218,8 +220,8 @@ struct ev_receive {
 	u8 kind;          /* KIND_RECEIVE */
 	u8 flags;         /* FLAG_SOFTIRQ, FLAG_PACKET, FLAG_TCP */
 	u64 sock;         /* ev_socket.sock */
-	u32 irq_age_ns;   /* ts_ns minus irq_handler_entry; 0 if no interrupt raised this softirq */
-	u32 raise_age_ns; /* ts_ns minus softirq_raise(NET_RX); 0 unknown */
+	u32 irq_age_ns;   /* ts_ns minus entry of the first handler that asked for this softirq and can bring packets; 0 none */
+	u32 raise_age_ns; /* ts_ns minus softirq_raise(NET_RX): the one inside that handler, else the first; 0 unknown */
 	u32 softirq_age_ns; /* ts_ns minus softirq_entry(NET_RX); 0 not in one */
 	u32 rx_age_ns;    /* ts_ns minus netif_receive_skb of this packet; 0 unknown */
 	u32 srtt_us;      /* smoothed round-trip time (tcp_sock.srtt_us / 8), microseconds */
@@ -272,7 +274,9 @@ struct ev_napi_poll {
 	u32 work;         /* packets it handled */
 	u32 budget;       /* packets it was allowed */
 	u64 softirq_ns;   /* softirq_entry it ran in, 0 for threaded NAPI */
-	u64 spare[2];     /* 0 */
+	u64 irq_ns;       /* entry of the interrupt handler that asked for it; 0 none, see ev_receive.irq_age_ns */
+	u32 irq;          /* number of that interrupt, 0 none */
+	u32 handler_ns;   /* time in that handler */
 };
 
 /* Records were lost on one CPU because the ring was full; written as soon as there was room. */
@@ -286,6 +290,35 @@ struct ev_gap {
 	u32 lost_count;   /* records lost in between, of all kinds */
 	u32 kinds;        /* bit set of the kinds lost: 1 << kind */
 	u64 spare[3];     /* 0 */
+};
+
+/* epoll put a socket on its ready list (ep_poll_callback); only where fentry or kprobe loads. */
+struct ev_epoll_callback {
+	u64 ts_ns;        /* ep_poll_callback entered */
+	u32 tid;          /* traced thread that was current, 0 another's (a softirq runs on top of anybody) */
+	u16 cpu;          /* CPU it happened on */
+	u8 kind;          /* KIND_EPOLL_CALLBACK */
+	u8 flags;         /* FLAG_SOFTIRQ */
+	u64 sock;         /* ev_socket.sock */
+	s32 fd;           /* descriptor that was given to epoll_ctl */
+	u32 events;       /* what became possible (EPOLL* bits) */
+	u64 spare[3];     /* 0 */
+};
+
+/* A device interrupted to say that packets had left, after a tracked one was handed to it. */
+struct ev_tx_interrupt {
+	u64 ts_ns;        /* irq_handler_entry */
+	u32 tid;          /* traced thread that was current at its poll, 0 another's */
+	u16 cpu;          /* CPU it happened on */
+	u8 kind;          /* KIND_TX_INTERRUPT */
+	u8 flags;         /* 0 */
+	u32 ifindex;      /* device */
+	u32 netns;        /* inode of the device's network namespace */
+	u32 irq;          /* interrupt number */
+	u32 handler_ns;   /* time in the handler */
+	u64 softirq_ns;   /* softirq_entry of the poll that freed the packets */
+	u64 poll_ns;      /* end of that poll (napi_poll) */
+	u64 since_ns;     /* net_dev_start_xmit of the first tracked packet since the interrupt before */
 };
 
 /* An agent told the kernel where a thread publishes its running task. */

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from tracing import STAGES
 
+from tracer.report.cards import WAY_UP
+
 if TYPE_CHECKING:
     from tracing import Traced
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
+AGES = dict(WAY_UP)
 
 
 def test_stages_partition_the_await(recording: Traced) -> None:
@@ -92,7 +95,7 @@ def test_cut_points_are_in_order(recording: Traced) -> None:
 
 def test_observed_steps_are_proved(recording: Traced) -> None:
     """Each proof of an observed step is a row of the table it names, at the time it says."""
-    proofs, wakings = defaultdict(dict), set()
+    proofs, wakings, ways = defaultdict(dict), set(), {}
     rows = [row for row in recording.awaits if row["task_id"] is not None]
     for row in rows[:: max(1, len(rows) // 7)]:
         document = recording.steps(row["await_id"])
@@ -107,12 +110,17 @@ def test_observed_steps_are_proved(recording: Traced) -> None:
             for proof in step["evidence"]:
                 if proof["event"] == "sched_waking":  # a time within an off_cpu row
                     wakings.add((proof["tid"], proof["ts_ns"]))
+                elif proof["event"] in AGES:  # a time that a row of `receive` holds as an age
+                    ways[proof["id"], AGES[proof["event"]]] = proof["ts_ns"]
                 else:
                     proofs[proof["table"]][proof["id"]] = proof["ts_ns"]
     for table, times in proofs.items():
         ids = ", ".join(map(str, times))
         found = recording.query(f'SELECT id, ts_ns FROM "{table}" WHERE id IN ({ids})')
         assert {row["id"]: row["ts_ns"] for row in found} == times, table
+    for (number, age), ns in ways.items():
+        packet = recording.one("receive", number)
+        assert packet["ts_ns"] - packet[age] == ns
     woken = recording.query("SELECT tid, ts_ns + wake_ns AS ns FROM off_cpu WHERE wake_ns > 0")
     assert wakings <= {(row["tid"], row["ns"]) for row in woken}
 

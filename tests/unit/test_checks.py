@@ -20,7 +20,7 @@ from tracer.cli.main import main
 from tracer.errors import TargetGone
 from tracer.system import checks
 from tracer.system.checks import Machine, Tracepoint, first_failure, run_checks
-from tracer.system.interrupts import NetDevice
+from tracer.system.interrupts import Interrupt, NetDevice
 from tracer.system.kernel import INITIAL_PID_NAMESPACE, Rights, bpf_program_ids, try_raw_tracepoint
 from tracer.system.process import check_process, python_version, read_process
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WANTED = [Tracepoint("sk_data_ready", 1, required=False)]
-ETH0 = NetDevice(2, "eth0", "", "virtio_net", up=True, rx_queues=1, tx_queues=1, irqs=(37, 38))
+IRQS = (Interrupt(37, "virtio2-input.0"), Interrupt(38, "virtio2-output.0"))
+ETH0 = NetDevice(2, "eth0", "", "virtio_net", up=True, rx_queues=1, tx_queues=1, interrupts=IRQS)
 ALL_CAPABILITIES = "000001ffffffffff"
 BPF_AND_PERFMON = "000000c000000000"
 REAL_BCC = '__version__ = "0.31.0"\nclass BPF:\n    pass\n'

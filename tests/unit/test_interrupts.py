@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tracer.system.interrupts import device_irqs, irq_actions, net_devices
+from tracer.system.interrupts import (
+    Interrupt,
+    device_irqs,
+    interrupt_counts,
+    irq_actions,
+    net_devices,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +49,38 @@ def test_only_handled_interrupts_have_a_name(tmp_path: Path) -> None:
     assert irq_actions(tmp_path) == {37: "virtio2-input.0"}
 
 
+@pytest.mark.parametrize(
+    ("name", "brings", "sent"),
+    [
+        ("virtio2-input.0", True, False),
+        ("virtio2-output.0", False, True),
+        ("virtio2-config", False, False),
+        ("eth0-rx-0", True, False),
+        ("eth0-tx-3", False, True),
+        ("eth0-TxRx-1", True, True),
+        ("eth0", True, True),
+        ("mlx5_comp3@pci:0000:08:00.0", True, True),
+        ("ena-mgmnt@pci:0000:00:05.0", False, False),
+    ],
+)
+def test_a_name_tells_what_an_interrupt_is_for(name: str, *, brings: bool, sent: bool) -> None:
+    """Only a name can rule out that an interrupt brings packets, or tells of sent ones."""
+    interrupt = Interrupt(30, name)
+    assert (interrupt.brings, interrupt.sent) == (brings, sent)
+
+
+def test_interrupts_are_counted_over_all_cpus(tmp_path: Path) -> None:
+    """/proc/interrupts has a column for each CPU, then words; some lines have no number."""
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    (folder / "interrupts").write_text(
+        "           CPU0       CPU1       \n"
+        " 38:         17        100  PCI-MSIX-0000:00:03.0   1-edge      virtio2-input.0\n"
+        "LOC:       1234       5678   Local timer interrupts\n"
+    )
+    assert interrupt_counts(tmp_path) == {38: 117}
+
+
 def test_loopback_has_no_interrupt() -> None:
     """Device 1 of every network namespace raises none."""
     loopback = net_devices()[0]
@@ -74,4 +112,4 @@ def test_a_virtual_pair_in_another_namespace_has_no_interrupt() -> None:
         space.close()
         netns.remove(name)
     assert set(found) == {"lo", "a0", "b0"}
-    assert (found["a0"].kind, found["a0"].driver, found["a0"].irqs) == ("veth", "", ())
+    assert (found["a0"].kind, found["a0"].driver, found["a0"].interrupts) == ("veth", "", ())

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hook:
-    """One program on one raw tracepoint.
+    """A place in the kernel: a raw tracepoint and, where a kernel lacks it, a function.
 
-    `args` is how many leading arguments it reads; a required hook that is missing stops the
-    session, another one becomes rung `absent`.
+    `program` sits on the tracepoint (`""`: no kernel has one) and reads `args` leading arguments.
+    The function's programs are named `FENTRY(FUNCTION)` and `kprobe_FUNCTION`. A required hook that
+    is missing stops the session, another one becomes rung `absent`.
     """
 
-    tracepoint: str
-    function: str
+    name: str
+    program: str
     args: int
     level: int
     required: bool = False
+    function: str = ""
 
 
 HOOKS = (
@@ -30,11 +32,12 @@ HOOKS = (
     Hook("sched_switch", "on_sched_switch", 4, 1, required=True),
     Hook("sched_waking", "on_sched_waking", 1, 1, required=True),
     Hook("tcp_probe", "on_tcp_probe", 2, 2),
-    Hook("sk_data_ready", "on_sk_data_ready", 1, 2),
+    Hook("sk_data_ready", "on_sk_data_ready", 1, 2, function="sock_def_readable"),
+    Hook("ep_poll_callback", "", 4, 2, function="ep_poll_callback"),
     Hook("inet_sock_set_state", "on_inet_sock_set_state", 3, 2),
     Hook("tcp_retransmit_skb", "on_tcp_retransmit_skb", 2, 2),
     Hook("tcp_destroy_sock", "on_tcp_destroy_sock", 1, 1),
-    Hook("tcp_sendmsg_locked", "on_tcp_sendmsg_locked", 1, 3),
+    Hook("tcp_sendmsg_locked", "on_tcp_sendmsg_locked", 1, 3, function="tcp_sendmsg_locked"),
     Hook("net_dev_queue", "on_net_dev_queue", 1, 3),
     Hook("net_dev_start_xmit", "on_net_dev_start_xmit", 2, 3),
     Hook("netif_receive_skb", "on_netif_receive_skb", 1, 3),
@@ -53,6 +56,7 @@ SOURCES = (
     "syscalls.bpf.c",
     "scheduler.bpf.c",
     "sockets.bpf.c",
+    "epoll.bpf.c",
     "packets.bpf.c",
     "interrupts.bpf.c",
 )

@@ -2,7 +2,7 @@
 
 All sources are one object (one compilation is 1 s, six would be six). A hook's arguments are
 checked against the kernel's own prototype before it is used; what could not be attached is
-kept as rung `absent` with the reason.
+kept as rung `absent` with the reason (rungs.py).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES, Hook
+from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES
 from tracer.capture.offsets import offset_defines
+from tracer.capture.quiet import captured_stderr
 from tracer.capture.ring import default_ring_bytes
+from tracer.capture.rungs import Probe, Rungs
 from tracer.capture.shim import write_shim
 from tracer.errors import Prerequisite
 from tracer.paths import probes_dir
@@ -26,18 +26,12 @@ from tracer.system.bcc_module import find_bcc
 from tracer.system.btf import Btf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
+    from tracer.system.interrupts import NetDevice
+
+_BRINGS, _SENT = 1, 2  # IRQ_* in filter.h
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF, include/uapi/linux/bpf.h
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A hook and the rung that it was loaded on; `reason` only if that is `absent`."""
-
-    hook: str
-    rung: str
-    reason: str | None = None
 
 
 def _online_cpus() -> list[int]:
@@ -55,22 +49,6 @@ def source_text() -> str:
     parts = [(folder / "include" / name).read_text() for name in INCLUDES]
     parts += [(folder / name).read_text() for name in SOURCES]
     return "\n".join(parts)
-
-
-@contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
-    """Keep what libbcc prints to descriptor 2 for our own message."""
-    lines: list[str] = []
-    with tempfile.TemporaryFile() as sink:
-        saved = os.dup(2)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            sink.seek(0)
-            lines += sink.read().decode(errors="replace").splitlines()
 
 
 class Loader:
@@ -102,14 +80,13 @@ class Loader:
         self.ring_bytes = ring_bytes or default_ring_bytes(len(self._cpus))
         self.probes: list[Probe] = []
         self._bcc = bcc
-        self._attached: list[str] = []
         here = Path.cwd()
         with tempfile.TemporaryDirectory(prefix="awaitscope-shim-") as shim:
             write_shim(Path(shim))
             before = os.environ.get("BCC_KERNEL_SOURCE")
             os.environ["BCC_KERNEL_SOURCE"] = shim
             try:
-                with _captured_stderr() as said:
+                with captured_stderr() as said:
                     self._bpf = self._compile(said)
             finally:
                 os.chdir(here)  # bcc changes into the header tree while it compiles
@@ -117,6 +94,7 @@ class Loader:
                     del os.environ["BCC_KERNEL_SOURCE"]
                 else:
                     os.environ["BCC_KERNEL_SOURCE"] = before
+        self._rungs = Rungs(self._bcc.lib, self._bpf, self._btf)
         self._fill_syscall_classes()
         self.ring_fds = self._make_rings()
 
@@ -130,7 +108,9 @@ class Loader:
             *offset_defines(self._btf),
         ]
         try:
-            return self._bcc.BPF(text=source_text().encode(), cflags=flags)
+            # bcc would attach every program named kfunc__… at once, and fail where one is refused
+            bpf = type("Bpf", (self._bcc.BPF,), {"_trace_autoload": lambda _self: None})
+            return bpf(text=source_text().encode(), cflags=flags)
         except Exception as error:
             raise Prerequisite(
                 f"the probes do not compile: {error} {' / '.join(said[-3:])}",
@@ -147,36 +127,17 @@ class Loader:
         for hook in HOOKS:
             if hook.level > self.level:
                 continue
-            reason = self._attach_one(hook)
-            if reason and hook.required:
+            probe = self._rungs.attach(hook)
+            if probe.reason and hook.required:
                 raise Prerequisite(
-                    f"the required hook {hook.tracepoint} cannot be used: {reason}",
+                    f"the required hook {hook.name} cannot be used: {probe.reason}",
                     "run `sudo awaitscope doctor`",
                 )
-            self.probes.append(
-                Probe(hook.tracepoint, "absent" if reason else "raw_tracepoint", reason)
-            )
-
-    def _attach_one(self, hook: Hook) -> str | None:
-        available = self._btf.raw_tracepoint_args(hook.tracepoint)
-        if available is None:
-            return "this kernel has no such tracepoint"
-        if available < hook.args:
-            return f"the tracepoint has {available} arguments, {hook.args} are needed"
-        with _captured_stderr() as said:
-            try:
-                self._bpf.attach_raw_tracepoint(
-                    tp=hook.tracepoint.encode(), fn_name=hook.function.encode()
-                )
-            except Exception as error:  # noqa: BLE001 (bcc raises bare Exception)
-                return f"{error} {' '.join(said[-2:])}".strip()
-        self._attached.append(hook.tracepoint)
-        return None
+            self.probes.append(probe)
 
     def programs(self) -> dict[str, int]:
         """Return the descriptors of the attached programs by the names of their hooks."""
-        functions = {hook.tracepoint: hook.function for hook in HOOKS}
-        return {name: self._bpf.funcs[functions[name].encode()].fd for name in self._attached}
+        return dict(self._rungs.programs)
 
     def _make_rings(self) -> list[int]:
         """Give each CPU its ring; return the maps' descriptors."""
@@ -198,6 +159,17 @@ class Loader:
         """Name the held target by its tid in our pid namespace and that namespace's inode."""
         table = self._bpf[b"config"]
         table[ctypes.c_int(0)] = table.Leaf(seed_tid, seed_pidns, 1, 0)
+
+    def name_cards(self, devices: Iterable[NetDevice], netns: int) -> None:
+        """Tell the programs which interrupts are network cards', in the namespace of that inode."""
+        irqs, cards = self._bpf[b"nic_irqs"], self._bpf[b"nics"]
+        for device in devices:
+            for irq in device.interrupts:
+                tells = irq.brings * _BRINGS + irq.sent * _SENT
+                if tells:
+                    irqs[ctypes.c_uint(irq.number)] = irqs.Leaf(tells, device.ifindex)
+            if device.has_interrupt:
+                cards[ctypes.c_ulonglong(netns << 32 | device.ifindex)] = cards.Leaf(0, 0)
 
     def seed_thread(self, tid: int, tgid: int) -> None:
         """Trace a thread that exists already (root pid namespace)."""
@@ -234,9 +206,7 @@ class Loader:
 
     def detach(self) -> None:
         """Take the programs off their hooks; maps stay readable."""
-        for tracepoint in self._attached:
-            self._bpf.detach_raw_tracepoint(tp=tracepoint.encode())
-        self._attached.clear()
+        self._rungs.detach()
 
     def close(self) -> None:
         """Detach and free everything."""

@@ -56,6 +56,11 @@ _OFFSETS = {
     "O_DEV_NET": ("net_device", "nd_net"),
     "O_NAPI_DEV": ("napi_struct", "dev"),
     "O_NAPI_ID": ("napi_struct", "napi_id"),
+    "O_EPPOLL_BASE": ("eppoll_entry", "base"),
+    "O_EPPOLL_WAIT": ("eppoll_entry", "wait"),
+    "O_EPITEM_FFD": ("epitem", "ffd"),
+    "O_FILEFD_FILE": ("epoll_filefd", "file"),
+    "O_FILEFD_FD": ("epoll_filefd", "fd"),
     "O_REGS_DX": ("pt_regs", "dx"),
     "O_REGS_R10": ("pt_regs", "r10"),
 }

@@ -19,6 +19,7 @@ import numpy as np
 
 from tracer import __version__, agent
 from tracer.capture import also
+from tracer.capture.cards import Cards
 from tracer.capture.leftover import gap_records, open_records, seed_records
 from tracer.capture.loader import Loader
 from tracer.capture.ring import KernelRing
@@ -157,6 +158,8 @@ class _Session:
         self._loader.attach()
         pidns = Path("/proc/self/ns/pid").stat().st_ino
         self._loader.configure(seed_tid=held.tid, seed_pidns=pidns)
+        self._cards = Cards()
+        self._loader.name_cards(self._cards.devices, self._cards.netns)
         size = self._loader.ring_bytes
         self._kernel_rings = [KernelRing(fd, size) for fd in self._loader.ring_fds]
         self._run_times = RunTimes(self._loader.programs())
@@ -307,6 +310,7 @@ class _Session:
         self._run_times.end(time.monotonic_ns())
         self._loader.detach()
         end_ns = time.monotonic_ns()
+        manifest["devices"] = self._cards.manifest()
         self._drain()
         self._scan_agents()
         for ring, fd in self._rings.values():
@@ -357,6 +361,7 @@ class _Session:
             "armed_ns": time.monotonic_ns() - self._began_ns,
             "start_ns": time.monotonic_ns(),
             "reader_cpu_at_start_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
+            "devices": self._cards.manifest(),
             "probes": [
                 {"hook": p.hook, "rung": p.rung, **({"reason": p.reason} if p.reason else {})}
                 for p in self._loader.probes

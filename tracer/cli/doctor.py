@@ -36,7 +36,11 @@ _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(ctx: click.Context, pid: int | None, output: Output, *, deep: bool) -> None:
     """Check whether this machine, or the process PID, can be traced."""
     about_process = check_process(pid) if pid else []
-    wanted = [Tracepoint(hook.tracepoint, hook.args, hook.required) for hook in HOOKS]
+    wanted = [
+        Tracepoint(hook.name, hook.args, hook.required, hook.function)
+        for hook in HOOKS
+        if hook.program
+    ]
     checks = run_checks(wanted=wanted)
     if deep and not first_failure(checks):
         checks.append(_all_probes())

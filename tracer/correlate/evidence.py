@@ -40,6 +40,12 @@ def add_evidence(p: Picture, legs: Legs) -> Ints:
     slept = p.look.off_cpu.before(legs.tid, returned)
     inside = (slept >= 0) & (take(off["ts_ns"], slept) >= take(wait["ts_ns"], wait_row, 1 << 62))
     rows["off_cpu_id"] = np.where((wait_row >= 0) & inside, slept, -1)
+    answered = take(rx["ts_ns"], first_rx, 0)
+    rows["napi_poll_id"] = p.look.poll_of(first_rx)
+    rows["tx_interrupt_id"] = p.look.sent_interrupt(rows["tx_id"], answered)
+    rows["epoll_callback_id"] = p.look.epoll_told(
+        legs.sock, take(rx["ts_ns"], rows["rx_id"], 0), returned
+    )
     observed = np.zeros(len(legs.group), np.int64)
     for step in STEPS:
         observed += np.all([rows[need] >= 0 for need in step.needs], axis=0)

@@ -56,6 +56,47 @@ class Lookups:
         return Index(rx["sock"], rx["ts_ns"])
 
     @cached_property
+    def _polls(self) -> Index:
+        poll = self._events["napi_poll"]
+        return Index(poll["cpu"], poll["ts_ns"])
+
+    def poll_of(self, received: Ints) -> Ints:
+        """Return the NAPI poll that brought each packet of `receive`: it ends in its softirq."""
+        rx = self._events["receive"]
+        when, age = take(rx["ts_ns"], received, 0), take(rx["softirq_age_ns"], received, 0)
+        poll = self._polls.after(take(rx["cpu"], received), when)
+        begun = take(self._events["napi_poll"]["softirq_ns"], poll)
+        return np.where((age > 0) & (begun == when - age), poll, -1)
+
+    @cached_property
+    def _told(self) -> Index:
+        told = self._events["epoll_callback"]
+        return Index(told["sock"], told["ts_ns"])
+
+    def epoll_told(self, sock: Ints, since: Ints, until: Ints) -> Ints:
+        """Return the first row of `epoll_callback` of a socket between two moments."""
+        found = self._told.after(sock, since)
+        late = take(self._events["epoll_callback"]["ts_ns"], found, 0) > until
+        return np.where((since > 0) & ~late, found, -1)
+
+    @cached_property
+    def _sent(self) -> Index:
+        sent = self._events["tx_interrupt"]
+        return Index(sent["ifindex"], sent["ts_ns"])
+
+    def sent_interrupt(self, transmitted: Ints, until: Ints) -> Ints:
+        """Return the row of `tx_interrupt` that first covers each packet of `transmit`."""
+        tx, sent = self._events["transmit"], self._events["tx_interrupt"]
+        when = take(tx["ts_ns"], transmitted, 1 << 62)
+        found = self._sent.after(take(tx["ifindex"], transmitted), when)
+        covers = (
+            (take(sent["netns"], found) == take(tx["netns"], transmitted))
+            & (take(sent["since_ns"], found) <= when)
+            & (take(sent["ts_ns"], found, 1 << 62) <= until)
+        )
+        return np.where((transmitted >= 0) & covers, found, -1)
+
+    @cached_property
     def _recvs(self) -> Index:
         return self._of_calls(self._events.recvs, "sock")
 

@@ -24,6 +24,8 @@ KERNEL_TABLES = (
     "transmit",
     "retransmit",
     "napi_poll",
+    "epoll_callback",
+    "tx_interrupt",
     "gap",
     "agent_thread",
 )

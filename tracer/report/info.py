@@ -38,6 +38,7 @@ def info_document(trace: Trace) -> dict[str, Any]:
         "targets": _targets(trace),
         "left_running": m.get("left_running", []),
         "probes": m["probes"],
+        "devices": m.get("devices", []),
         "overhead": overhead(m),
     }
 

@@ -8,6 +8,7 @@ from tracer.correlate import reasons
 from tracer.correlate.anatomy import STEPS, Step
 from tracer.errors import Usage
 from tracer.report.awaits import await_rows, require_task
+from tracer.report.cards import Cards
 from tracer.report.insight import insight, off_cpu_ns
 from tracer.system import syscalls
 
@@ -30,6 +31,9 @@ _TABLE_OF = {
     "rx_id": "receive",
     "epoll_id": "epoll_wait",
     "off_cpu_id": "off_cpu",
+    "napi_poll_id": "napi_poll",
+    "tx_interrupt_id": "tx_interrupt",
+    "epoll_callback_id": "epoll_callback",
     "callback_id": "callback",
 }
 _PROOF_KEYS = (
@@ -53,9 +57,23 @@ _PROOF_KEYS = (
     "wake_ns",
     "waker_tid",
     "in_cpu",
+    "work",
+    "budget",
+    "handler_ns",
+    "poll_ns",
+    "events",
     "run",
     "waker_run",
 )
+_FURTHER = {
+    3: ("last_send_id",),
+    5: ("tx_id", "rx_first_id", "tx_interrupt_id"),
+    6: ("tx_id", "rx_first_id"),
+    7: ("tx_id", "rx_first_id"),
+    8: ("napi_poll_id",),
+    9: ("epoll_callback_id",),
+    10: ("off_cpu_id",),
+}
 _NOTES = {
     11: "asyncio reads the socket in a callback and only then puts the task on the ready queue:"
     " the coroutine runs (11) after the answer was read (12)",
@@ -97,6 +115,7 @@ class _Explainer:
         self.trace, self.row, self.leg = trace, row, leg
         self.found = {key: trace.one(table, leg.get(key)) for key, table in _TABLE_OF.items()}
         self.level = trace.manifest["level"]
+        self.cards = Cards(trace)
 
     def document(self) -> dict[str, Any]:
         steps = [self._step(step) for step in STEPS]
@@ -140,7 +159,7 @@ class _Explainer:
         return {
             "step": step.number,
             "layer": step.layer,
-            "what": self._what(step) if complete else step.title,
+            "what": self._what(step) if complete or step.number == 5 else step.title,
             "status": status,
             "reason": reason,
             "start_ns": start,
@@ -220,8 +239,8 @@ class _Explainer:
 
     def _bounds_9(self) -> tuple[int | None, int | None]:
         ready = self._at("rx_id")
-        waking = self._waking()
-        return ready, waking if waking is not None and ready and waking >= ready else ready
+        waking, told = self._waking(), self._at("epoll_callback_id")
+        return ready, waking if waking is not None and ready and waking >= ready else told or ready
 
     def _bounds_10(self) -> tuple[int | None, int | None]:
         returned, ready = self._end("epoll_id"), self._bounds_9()[1]
@@ -243,23 +262,41 @@ class _Explainer:
     # words
 
     def _what(self, step: Step) -> str:
-        send, call = self.found["send_id"], self.found["call_id"]
-        if step.number == 1:
-            return f"{step.title} ({_short(self.row['where'])})"
-        if step.number in (2, 3) and send:
-            name = syscalls.name_of(send["nr"])
-            began, ended = self._peer_path()
-            peer = (
-                f", {(ended - began) / 1e3:.1f} µs of it the peer's receive path" if ended else ""
-            )
-            about = f"{step.title}: {name} fd {send['fd']}, {send['ret']} bytes"
-            return about + (peer if step.number == 3 else "")
-        if step.number == 6:
-            return f"{step.title}{self._server_times()}"
-        if step.number == 12 and call:
-            name = syscalls.name_of(call["nr"])
-            return f"{step.title}: {name} fd {call['fd']}, {call['ret']} bytes"
-        return step.title
+        more = getattr(self, f"_words_{step.number}", None)
+        return step.title + (more() if more else "")
+
+    def _words_1(self) -> str:
+        return f" ({_short(self.row['where'])})"
+
+    def _words_2(self) -> str:
+        return self._call_words("send_id")
+
+    def _words_3(self) -> str:
+        began, ended = self._peer_path()
+        peer = f", {(ended - began) / 1e3:.1f} µs of it the peer's receive path" if ended else ""
+        return self._call_words("send_id") + peer
+
+    def _words_5(self) -> str:
+        done, tx = self.found["tx_interrupt_id"], self._at("tx_id")
+        if done is None or tx is None:
+            return ""
+        return f"; sent: {self.cards.name(done['irq'])} {(done['ts_ns'] - tx) / 1e3:.1f} µs later"
+
+    def _words_6(self) -> str:
+        return self._server_times()
+
+    def _words_8(self) -> str:
+        rx = self.found["rx_first_id"]
+        return self.cards.words(rx, self.found["napi_poll_id"]) if rx else ""
+
+    def _words_12(self) -> str:
+        return self._call_words("call_id")
+
+    def _call_words(self, key: str) -> str:
+        call = self.found[key]
+        if call is None:
+            return ""
+        return f": {syscalls.name_of(call['nr'])} fd {call['fd']}, {call['ret']} bytes"
 
     def _server_times(self) -> str:
         start, end = self._bounds_6()
@@ -290,8 +327,8 @@ class _Explainer:
         if number in (5, 7):
             # the packet's own events at both ends were on this machine
             return "virtual_link" if self.found["peer_rx_id"] is not None else None
-        if number == 8 and rx is not None and not rx["irq_age_ns"]:
-            return "no_irq_device"
+        if number == 8 and rx is not None:
+            return self.cards.why_none(rx)
         if number in (9, 10) and self.found["off_cpu_id"] is None:
             return "loop_was_running"
         return None
@@ -307,10 +344,11 @@ class _Explainer:
         return notes
 
     def _evidence(self, step: Step) -> list[dict[str, Any]]:
-        keys = list(step.needs) + {10: ["off_cpu_id"], 3: ["last_send_id"]}.get(step.number, [])
-        if step.number in (5, 6, 7):
-            keys += ["tx_id", "rx_first_id"]
-        proof = []
+        keys = [*step.needs, *_FURTHER.get(step.number, ())]
+        proof: list[dict[str, Any]] = []
+        rx, poll = self.found["rx_first_id"], self.found["napi_poll_id"]
+        if step.number == 8 and rx is not None:
+            proof += self.cards.way_up(rx, poll)
         for key in dict.fromkeys(keys):
             event = self.found[key]
             if event is not None:
@@ -342,6 +380,7 @@ class _Explainer:
             "tid": event["tid"] or None,
             "cpu": cpu,
             **{key: event[key] for key in _PROOF_KEYS if event.get(key) is not None},
+            **(self.cards.facts(event["irq"]) if event.get("irq") else {}),
         }
 
     def _cpu_at(self, tid: int, ts_ns: int) -> int | None:

@@ -53,11 +53,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Tracepoint:
-    """A raw tracepoint that a probe sits on and how many of its arguments it reads."""
+    """A raw tracepoint that a probe sits on and how many of its arguments it reads.
+
+    Where it is missing, a probe on the function (if there is one) stands in for it.
+    """
 
     name: str
     args: int
     required: bool
+    function: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,14 +174,21 @@ def tracepoints(machine: Machine, wanted: Sequence[Tracepoint]) -> Check:
     if not machine.kernel.btf:
         return Check("tracepoints", "warn", required=False, seen="unknown without BTF", why=why)
     types = Btf.load(machine.kernel.btf)
-    missing, required = [], False
+    missing, required, by_function = [], False, []
     for point in wanted:
         count = types.raw_tracepoint_args(point.name)
-        if count is None or count < point.args:
-            missing.append(point.name)
-            required = required or point.required
+        if count is not None and count >= point.args:
+            continue
+        if point.function and types.has_func(point.function):
+            by_function.append(point.name)
+            continue
+        missing.append(point.name)
+        required = required or point.required
     if not missing:
         seen = f"all {len(wanted)} with the expected arguments"
+        if by_function:
+            seen = f"{len(wanted) - len(by_function)} with the expected arguments, "
+            seen += f"{', '.join(by_function)} as a function (fentry or kprobe)"
         return Check("tracepoints", "ok", required=True, seen=seen, why=why)
     return Check(
         "tracepoints",
@@ -260,7 +271,7 @@ def interrupts(machine: Machine) -> Check:
     except OSError as error:
         return Check("interrupts", "warn", required=False, seen=str(error), why=why)
     if real:
-        seen = ", ".join(f"{d.name} ({d.driver}, {len(d.irqs)} interrupts)" for d in real)
+        seen = ", ".join(f"{d.name} ({d.driver}, {len(d.interrupts)} interrupts)" for d in real)
         return Check("interrupts", "ok", required=False, seen=seen, why=why)
     seen = "no device here has one: these rows say `no_irq_device`"
     fix = "none needed; to see interrupts, talk to another machine through a real network card"

@@ -8,9 +8,35 @@ have no parent device and raise none.
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_SENT = re.compile(r"(?:^|[^a-z])(?:tx|output)(?:[^a-z]|$)", re.IGNORECASE)
+_BRINGS = re.compile(r"(?:^|[^a-z])(?:rx|input)(?:[^a-z]|$)", re.IGNORECASE)
+_NEITHER = re.compile(r"config|ctrl|control|mgmn?t|link", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """One interrupt of a device: its number and its handler's name, such as `virtio0-input.0`."""
+
+    number: int
+    name: str
+
+    @property
+    def brings(self) -> bool:
+        """Say whether it can announce packets that came; only a name can rule that out."""
+        return bool(_BRINGS.search(self.name) or not self._only(_SENT, _NEITHER))
+
+    @property
+    def sent(self) -> bool:
+        """Say whether it can tell of packets that left (e1000 has one line for all)."""
+        return bool(_SENT.search(self.name) or not self._only(_BRINGS, _NEITHER))
+
+    def _only(self, *patterns: re.Pattern[str]) -> bool:
+        return any(pattern.search(self.name) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -24,12 +50,12 @@ class NetDevice:
     up: bool
     rx_queues: int
     tx_queues: int
-    irqs: tuple[int, ...]
+    interrupts: tuple[Interrupt, ...]
 
     @property
     def has_interrupt(self) -> bool:
         """Say whether packets can arrive here by an interrupt of the device."""
-        return bool(self.irqs)
+        return bool(self.interrupts)
 
 
 def irq_actions(root: Path = Path("/")) -> dict[int, str]:
@@ -43,6 +69,18 @@ def irq_actions(root: Path = Path("/")) -> dict[int, str]:
         if name:
             actions[int(folder.name)] = name
     return actions
+
+
+def interrupt_counts(root: Path = Path("/")) -> dict[int, int]:
+    """Return how often each interrupt was handled since the boot (/proc/interrupts), by number."""
+    counts: dict[int, int] = {}
+    head, *lines = (root / "proc/interrupts").read_text().splitlines()
+    cpus = len(head.split())
+    for line in lines:
+        number, _, rest = line.partition(":")
+        if number.strip().isdigit():
+            counts[int(number)] = sum(map(int, rest.split()[:cpus]))
+    return counts
 
 
 def device_irqs(parent: Path) -> tuple[int, ...]:
@@ -93,7 +131,7 @@ def _device(link: Any, actions: dict[int, str], root: Path) -> NetDevice:  # noq
         up=bool(link["flags"] & 1),  # IFF_UP
         rx_queues=int(link.get_attr("IFLA_NUM_RX_QUEUES") or 1),
         tx_queues=int(link.get_attr("IFLA_NUM_TX_QUEUES") or 1),
-        irqs=tuple(irq for irq in irqs if irq in actions),
+        interrupts=tuple(Interrupt(irq, actions[irq]) for irq in irqs if irq in actions),
     )
 
 
