@@ -7,15 +7,19 @@ whose skips are failures: a green run on a machine that sets it hides nothing.
 from __future__ import annotations
 
 import os
-import time
+import sys
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tracer.capture.hooks import HOOKS
 from tracer.system import checks
-from tracer.system.kernel import bpf_program_ids
+from tracer.system.kernel import bpf_object_ids
+
+sys.path.append(str(Path(__file__).parent))
+import leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,11 +59,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def bpf_left_clean() -> Iterator[None]:
-    """Fail a test that leaves a BPF program in the kernel."""
-    before = set(bpf_program_ids())
+def bpf_left_clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves a BPF program, map or link in the kernel."""
+    monkeypatch.setenv(*leftovers.MARK)
+    before = bpf_object_ids()
     yield
-    deadline = time.monotonic() + 5  # programs are freed after an RCU grace period
-    while (left := set(bpf_program_ids()) - before) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left, f"BPF programs {sorted(left)} are still loaded"
+    left = leftovers.wait_for_none(before)
+    assert not left, f"still in the kernel: {sorted(left)}"

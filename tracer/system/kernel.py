@@ -27,8 +27,10 @@ CAPABILITIES = {
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 _BPF_NR = {"x86_64": 321, "aarch64": 280}
-_PROG_LOAD, _PROG_GET_NEXT_ID, _MAP_GET_NEXT_ID, _RAW_TRACEPOINT_OPEN = 5, 11, 12, 17
-_ENABLE_STATS, _STATS_RUN_TIME = 32, 0
+# include/uapi/linux/bpf.h, enum bpf_cmd
+_PROG_LOAD, _RAW_TRACEPOINT_OPEN, _ENABLE_STATS = 5, 17, 32
+_GET_NEXT_ID = {"prog": 11, "map": 12, "link": 31}
+_STATS_RUN_TIME = 0
 _PROG_TYPE_RAW_TRACEPOINT = 17
 # the program "return 0": BPF_MOV64_IMM of 0 to R0, then BPF_EXIT_INSN
 _RETURN_0 = struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0)
@@ -149,14 +151,9 @@ def _ids(command: int) -> list[int]:
         found.append(struct.unpack_from("<I", attr, 4)[0])
 
 
-def bpf_program_ids() -> list[int]:
-    """Return the ids of all BPF programs in the kernel; OSError without CAP_SYS_ADMIN."""
-    return _ids(_PROG_GET_NEXT_ID)
-
-
-def bpf_map_ids() -> list[int]:
-    """Return the ids of all BPF maps in the kernel; OSError without CAP_SYS_ADMIN."""
-    return _ids(_MAP_GET_NEXT_ID)
+def bpf_object_ids() -> set[tuple[str, int]]:
+    """Return (`prog`, `map` or `link`, id) of all that is loaded; OSError without CAP_SYS_ADMIN."""
+    return {(kind, n) for kind, command in _GET_NEXT_ID.items() for n in _ids(command)}
 
 
 def enable_bpf_stats() -> int:
