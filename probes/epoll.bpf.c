@@ -12,7 +12,7 @@ static __always_inline int epoll_told(u64 wait, u64 key)
 	if ((RD(u16, RD(u64, file, O_FILE_INODE), O_INODE_MODE) & S_IFMT) != S_IFSOCK)
 		return 0;
 	u64 sk = RD(u64, RD(u64, file, O_FILE_PRIVATE), O_SOCKET_SK);
-	struct sock_state *s = socks.lookup(&sk);
+	struct sock_state *s = our_socket(sk);
 	struct cpu_state *p = this_cpu();
 	if (!s || !p)
 		return 0;

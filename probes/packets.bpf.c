@@ -50,7 +50,7 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 	u64 sk = RD(u64, skb, O_SKB_SK);
 	if (!sk)
 		return 0;
-	struct sock_state *s = socks.lookup(&sk);
+	struct sock_state *s = our_socket(sk);
 	if (!s)
 		return 0;
 	u32 seq = 0, len = RD(u32, skb, O_SKB_LEN);

@@ -3,7 +3,8 @@
  * Hooks: tcp_probe, sk_data_ready (Linux 6.1: sock_def_readable), inet_sock_set_state,
  * tcp_retransmit_skb, tcp_destroy_sock.
  * Cost: one look-up per packet or change of any socket of the machine; a record for ours.
- * Cannot see: the way of a packet that waited in a socket's backlog (no softirq around it).
+ * Cannot see: the way of a packet that waited in a socket's backlog (no softirq around it);
+ * the data that came with the last packet of a handshake (TCP_DEFER_ACCEPT, Fast Open).
  *
  * sock_send_length and sock_recv_length are not hooked: the descriptor walk of syscalls.bpf.c
  * gives the socket, and the system call's result the length, on kernels without them too.
@@ -50,14 +51,63 @@ static __always_inline u64 brought_ns(struct cpu_state *p, u64 sk, u32 ifindex)
 	return nics.lookup(&key) ? 0 : p->now.irq_ns; /* a bond, bridge or VLAN has no interrupt */
 }
 
+static __always_inline void emit_state(struct sock_state *s, u64 now, u32 oldstate, u32 newstate)
+{
+	struct cpu_state *p = this_cpu();
+	struct ev_socket_state *e = reserve(KIND_SOCKET_STATE, now, our_tid(), 0);
+	if (!e)
+		return;
+	e->sock = s->id;
+	e->oldstate = oldstate;
+	e->newstate = newstate;
+	if (p && p->softirq_ns) {
+		e->flags = FLAG_SOFTIRQ;
+		e->softirq_age_ns = now - p->softirq_ns;
+		if (p->now.raise_ns)
+			e->raise_age_ns = now - p->now.raise_ns;
+		if (p->now.irq_ns) {
+			e->irq_age_ns = now - p->now.irq_ns;
+			e->irq = p->now.irq;
+		}
+		u64 rx = handed_up_ns(p, 0);
+		if (rx) {
+			e->flags |= FLAG_PACKET;
+			e->rx_age_ns = now - rx;
+			p->active = 1;
+		}
+	}
+	submit(e);
+}
+
+/*
+ * A connection is ours before it is accepted if its listener is. Nothing in the new socket names
+ * that, but tcp_child_process wakes the listener right after the connection became established;
+ * ports would not do: another process may listen on the same one (SO_REUSEPORT).
+ */
+static __always_inline void adopt_child(struct cpu_state *p, u64 listener)
+{
+	u64 sk = p->child_sk;
+	p->child_sk = 0;
+	if (RD(u8, listener, O_SK_STATE) != TCP_LISTEN || socks.lookup(&sk))
+		return;
+	struct sock_state *s = new_socket(sk, 0);
+	if (s)
+		emit_state(s, p->child_ns, TCP_SYN_RECV, TCP_ESTABLISHED);
+}
+
 static __always_inline int data_ready(u64 sk)
 {
-	struct sock_state *s = socks.lookup(&sk);
-	if (!s)
-		return 0;
 	struct cpu_state *p = this_cpu();
 	if (!p)
 		return 0;
+	struct sock_state *s = our_socket(sk);
+	if (!s) {
+		if (p->child_sk != sk) /* its own first data may come with the handshake */
+			p->child_sk = 0;
+		return 0;
+	}
+	if (p->child_sk)
+		adopt_child(p, sk);
 	u64 now = bpf_ktime_get_ns();
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 softirq = p->softirq_ns;
@@ -114,54 +164,21 @@ int on_inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 sk = ctx->args[0];
 	u32 oldstate = ctx->args[1], newstate = ctx->args[2];
-	struct sock_state *s = socks.lookup(&sk);
 	if (RD(u16, sk, O_SK_PROTOCOL) != IPPROTO_TCP)
 		return 0;
-	if (!s) {
-		if (oldstate != 3 || newstate != 1)
-			return 0;
-		struct listen_key k = {};
-		k.netns = RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM);
-		k.port = RD(u16, sk, O_SK_NUM);
-		if (!listeners.lookup(&k))
-			return 0;
-		s = new_socket(sk, 0);
-	} else if (newstate == 1) {
-		emit_socket(sk, s); /* its addresses are known now */
-	} else if (newstate == 10) {
-		struct listen_key k = {};
-		u32 one = 1;
-		k.netns = RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM);
-		k.port = RD(u16, sk, O_SK_NUM);
-		listeners.update(&k, &one);
-	}
-	if (!s)
-		return 0;
 	u64 now = bpf_ktime_get_ns();
-	struct cpu_state *p = this_cpu();
-	struct ev_socket_state *e = reserve(KIND_SOCKET_STATE, now, our_tid(), 0);
-	if (!e)
-		return 0;
-	e->sock = s->id;
-	e->oldstate = oldstate;
-	e->newstate = newstate;
-	if (p && p->softirq_ns) {
-		e->flags = FLAG_SOFTIRQ;
-		e->softirq_age_ns = now - p->softirq_ns;
-		if (p->now.raise_ns)
-			e->raise_age_ns = now - p->now.raise_ns;
-		if (p->now.irq_ns) {
-			e->irq_age_ns = now - p->now.irq_ns;
-			e->irq = p->now.irq;
-		}
-		u64 rx = handed_up_ns(p, 0);
-		if (rx) {
-			e->flags |= FLAG_PACKET;
-			e->rx_age_ns = now - rx;
-			p->active = 1;
+	struct sock_state *s = socks.lookup(&sk);
+	if (s) {
+		if (newstate == TCP_ESTABLISHED)
+			emit_socket(sk, s); /* its addresses are known now */
+		emit_state(s, now, oldstate, newstate);
+	} else if (oldstate == TCP_SYN_RECV && newstate == TCP_ESTABLISHED) {
+		struct cpu_state *p = this_cpu();
+		if (p) {
+			p->child_sk = sk;
+			p->child_ns = now;
 		}
 	}
-	submit(e);
 	return 0;
 }
 

@@ -65,12 +65,6 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 					t->flags = FLAG_TCP;
 					t->seq = c == CLASS_SEND || c == CLASS_WRITE
 						? RD(u32, sk, O_TCP_WRITE_SEQ) : RD(u32, sk, O_TCP_COPIED_SEQ);
-				} else if (s->tcp && c == CLASS_ACCEPT) {
-					struct listen_key k = {};
-					u32 one = 1;
-					k.netns = RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM);
-					k.port = RD(u16, sk, O_SK_NUM);
-					listeners.update(&k, &one);
 				}
 			} else if (c == CLASS_WRITE || c == CLASS_READ) {
 				u64 w = (u64)t->tgid << 32 | (u32)fd;

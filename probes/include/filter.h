@@ -67,10 +67,6 @@ struct sock_state {
 };
 BPF_HASH(socks, u64, struct sock_state, 65536);
 
-/* Listening ports of traced processes: a connection is ours before it is accepted. */
-struct listen_key { u32 netns; u32 port; };
-BPF_HASH(listeners, struct listen_key, u32, 4096);
-
 /* The interrupts of network cards, from sysfs: what they tell of, and the card. */
 #define IRQ_BRINGS 1        /* packets that came */
 #define IRQ_SENT 2          /* packets that left */
@@ -101,6 +97,7 @@ struct cpu_state {
 	u64 ready_sock;
 	u64 queue_skb, queue_ns;
 	u64 sendmsg_sk, sendmsg_ns;
+	u64 child_sk, child_ns;     /* the connection that became established last, whosoever it is */
 	u32 irq, in_irq, rx_count, iif;
 	u32 seq, len, srtt, ready_tid, active;
 };

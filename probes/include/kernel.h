@@ -14,6 +14,9 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define NET_RX_SOFTIRQ 3
+#define TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
+#define TCP_SYN_RECV 3
+#define TCP_LISTEN 10
 #define NO_SYSCALL 65535
 
 struct regs3 { u64 dx, si, di; }; /* contiguous in x86-64's pt_regs: one read for three arguments */

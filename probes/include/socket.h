@@ -55,6 +55,19 @@ static __always_inline struct sock_state *new_socket(u64 sk, u32 ino)
 	return s;
 }
 
+/*
+ * A socket of ours by its address. TCP sockets leave the table when they are destroyed; of others
+ * nothing tells that, and the inode says whose the address is now.
+ */
+static __always_inline struct sock_state *our_socket(u64 sk)
+{
+	struct sock_state *s = socks.lookup(&sk);
+	if (!s || s->tcp)
+		return s;
+	u64 inode = RD(u64, sk, O_SK_SOCKET) + O_SOCKET_INODE;
+	return (u32)RD(u64, inode, O_INODE_INO) == s->ino ? s : NULL;
+}
+
 static __always_inline u64 file_of(s32 fd)
 {
 	u64 files = RD(u64, bpf_get_current_task(), O_TASK_FILES);

@@ -1,7 +1,7 @@
 """Make a prime number of each system call that the probes record.
 
-The last line of stdout is JSON: tgid, `pipe` (its two descriptors) and `counts` by name of the
-system call. Python's own reads and writes are on other descriptors.
+The last line of stdout is JSON: tgid, `pipe` (its two descriptors), `port` (of the listener) and
+`counts` by name of the system call. Python's own reads and writes are on other descriptors.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def main() -> None:
         time.sleep(1e-6)
         select.select([], [], [], 0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         for _ in range(PRIME // 7):
             with socket.create_connection(listener.getsockname()):
                 listener.accept()[0].close()
@@ -43,7 +44,8 @@ def main() -> None:
     once += ("epoll_wait", "clock_nanosleep", "pselect6")
     counts = {**dict.fromkeys(once, PRIME), "epoll_ctl": 2 * PRIME}
     counts |= dict.fromkeys(("connect", "accept4"), PRIME // 7)
-    print(json.dumps({"tgid": os.getpid(), "pipe": [out, into], "counts": counts}))
+    told = {"tgid": os.getpid(), "pipe": [out, into], "port": port, "counts": counts}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

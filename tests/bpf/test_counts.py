@@ -81,14 +81,34 @@ def test_connections_are_counted(counted: Traced) -> None:
     assert row["n"] == 2 * made
 
 
-def test_an_untraced_pair_never_appears(counted: Traced, pair: dict[str, Any]) -> None:
-    """Processes that were not asked for have no event and no socket in the trace."""
-    tids = ", ".join(map(str, pair["tids"]))
-    for table in ("thread", "syscall", "epoll_ctl", "epoll_wait", "off_cpu"):
-        assert counted.query(f"SELECT * FROM {table} WHERE tid IN ({tids}) LIMIT 1") == [], table
-    ports = ", ".join(map(str, pair["ports"]))
-    assert counted.query(f"SELECT * FROM socket WHERE lport IN ({ports}) LIMIT 1") == []
-    for table in ("receive", "transmit", "socket_state"):
+def test_no_other_process_appears(counted: Traced, pair: dict[str, Any]) -> None:
+    """Every process and thread id in any table, whatever its column, is the program's own."""
+    own = {counted.truth["tgid"]}
+    assert own.isdisjoint(pair["tids"])
+    columns = counted.query(
+        "SELECT table_name AS t, column_name AS c FROM duckdb_columns() JOIN duckdb_views()"
+        " ON view_name = table_name WHERE regexp_matches(column_name, '(^|_)(tid|tgid)$')"
+    )
+    assert {(row["t"], row["c"]) for row in columns} >= {
+        *((table, "tid") for table in ("thread", "syscall", "off_cpu", "receive", "transmit")),
+        *(("thread", column) for column in ("tgid", "parent_tid")),
+        ("off_cpu", "waker_tid"),
+    }
+    for row in columns:
+        sql = f"""SELECT DISTINCT "{row["c"]}" AS id FROM "{row["t"]}" WHERE "{row["c"]}" > 0"""
+        assert {found["id"] for found in counted.query(sql)} <= own, row
+    assert [target["tgid"] for target in counted.info["targets"]] == [counted.truth["tgid"]]
+
+
+def test_no_other_socket_appears(counted: Traced, pair: dict[str, Any]) -> None:
+    """Each TCP socket has the program's listener at one end, and no packet is another socket's."""
+    port = counted.truth["port"]
+    assert port not in pair["ports"]
+    sockets = counted.query(
+        "SELECT DISTINCT lport = $PORT OR rport = $PORT AS ours FROM socket"
+        " WHERE family IN (2, 10) AND lport > 0".replace("$PORT", str(port))
+    )
+    assert sockets == [{"ours": True}]
+    for table in ("receive", "transmit", "socket_state", "retransmit"):
         unknown = f"SELECT * FROM {table} WHERE sock NOT IN (SELECT sock FROM socket) LIMIT 1"
         assert counted.query(unknown) == [], table
-    assert [target["tgid"] for target in counted.info["targets"]] == [counted.truth["tgid"]]

@@ -29,7 +29,10 @@ _OFFSETS = {
     "O_INODE_MODE": ("inode", "i_mode"),
     "O_INODE_INO": ("inode", "i_ino"),
     "O_SOCKET_SK": ("socket", "sk"),
+    "O_SOCKET_INODE": ("socket_alloc", "vfs_inode"),  # beside its socket, which comes first
+    "O_SK_SOCKET": ("sock", "sk_socket"),
     "O_SK_FAMILY": ("sock", "__sk_common.skc_family"),
+    "O_SK_STATE": ("sock", "__sk_common.skc_state"),
     "O_SK_PROTOCOL": ("sock", "sk_protocol"),
     "O_SK_NET": ("sock", "__sk_common.skc_net"),
     "O_SK_COOKIE": ("sock", "__sk_common.skc_cookie"),
