@@ -180,6 +180,10 @@ PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args,
 		      PyObject *names);
 u32 run_serial(void);
 
+/* ---- soon.c ---- */
+void soon_install(PyObject *handle, PyObject *old);
+PyObject *soon(PyObject *old, PyObject *loop, PyObject *const *args);
+
 /* ---- eager.c ---- */
 void eager_install(PyObject *loop_type);
 

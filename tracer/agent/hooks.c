@@ -122,7 +122,7 @@ static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struc
 {
 	struct scheduled entry = {NULL, args[0], args[1], {now_ns(), thread->run, thread->tid}};
 	struct scheduled *flight = thread->run ? NULL : take_off(&entry);
-	PyObject *handle = call_method(old_call_soon, loop, args, 3, NULL);
+	PyObject *handle = soon(old_call_soon, loop, args);
 
 	entry.handle = handle;
 	if ((!flight || land(flight)) && handle)
@@ -150,7 +150,7 @@ static PyObject *call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t n)
 		if (task)
 			task->wake = (struct wake){now, thread->run, thread->tid};
 	}
-	return call_method(old_call_soon, loop, args, n, NULL);
+	return soon(old_call_soon, loop, args);
 }
 
 /* ---- BaseEventLoop._add_callback_signalsafe(handle): a signal arrived ---- */
@@ -295,7 +295,7 @@ static void begin_step(struct run *run, PyObject *args, PyObject *loop, bool thr
 {
 	struct thread *thread = run->thread;
 
-	run->task = task_see(run->object, loop, thread, now_ns());
+	run->task = task_see(run->object, loop, thread, 0);
 	if (!run->task)
 		return;
 	Py_INCREF(run->task);
@@ -487,6 +487,7 @@ int hooks_install(PyObject *loop_type, PyObject *handle, PyObject *timer, PyObje
 		PyErr_Restore(type, value, trace);
 		return -1;
 	}
+	soon_install(handle, old_call_soon);
 	eager_install(loop_type);
 	if (hook_replace(loop_type, &add_signalsafe_def, &old_add_signalsafe))
 		PyErr_Clear(); /* then it is not seen that a signal was the cause, nothing else */

@@ -227,7 +227,9 @@ static struct task *state_new(PyObject *task)
 	return state;
 }
 
-/* Return the state of a task, borrowed; its first sight is its birth. NULL without memory. */
+/* Return the state of a task, borrowed; its first sight is its birth, at ts_ns or (0) now.
+ * NULL without memory.
+ */
 struct task *task_see(PyObject *task, PyObject *loop, struct thread *thread, u64 ts_ns)
 {
 	struct task *state = state_of(task);
@@ -243,6 +245,7 @@ struct task *task_see(PyObject *task, PyObject *loop, struct thread *thread, u64
 	state = state_new(task);
 	if (!state)
 		return NULL;
+	ts_ns = ts_ns ? ts_ns : now_ns();
 	if (eager && !eager->task && (eager->object == task || eager->coro == state->coro)) {
 		state->coro = eager->coro; /* a task that is over has none any more */
 		eager->task = (struct task *)new_ref((PyObject *)state);
