@@ -121,7 +121,6 @@ static __always_inline void emit_epoll_wait(struct thread_state *t, u32 tid, u64
 
 static __always_inline void emit_epoll_ctl(struct thread_state *t, u32 tid, u64 now, s64 ret)
 {
-	struct ev_epoll_ctl *e = reserve(KIND_EPOLL_CTL, t->enter_ns, tid, t->flags);
 	u32 op = t->arg1;
 	s32 fd = t->arg2;
 	u64 w = (u64)t->tgid << 32 | (u32)fd;
@@ -130,6 +129,8 @@ static __always_inline void emit_epoll_ctl(struct thread_state *t, u32 tid, u64 
 		watched.update(&w, &one);
 	if (!ret && op == 2)
 		watched.delete(&w);
+	/* checked at once: Linux 6.1's verifier does not know that a slot stays non-NULL */
+	struct ev_epoll_ctl *e = reserve(KIND_EPOLL_CTL, t->enter_ns, tid, t->flags);
 	if (!e)
 		return;
 	e->task = t->task;
