@@ -5,6 +5,19 @@
  * Cannot see: sched_wakeup is left out: it says when the thread was enqueued, a few us after
  * sched_waking, and no table reads it; the run queue begins at the waking.
  */
+
+/* Is the thread asleep for the GIL of its process? Its futex lies in the GIL's state then. */
+static __always_inline int wants_gil(struct thread_state *t)
+{
+	if (t->nr != NR_FUTEX)
+		return 0;
+	u64 *gil = gils.lookup(&t->tgid);
+	if (!gil)
+		return 0;
+	u64 futex = RD(u64, t->regs, O_REGS_DI);
+	return futex - (*gil & 0xffffffffffffULL) < *gil >> 48;
+}
+
 int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 wakee = ctx->args[0];
@@ -16,7 +29,13 @@ int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 	u32 self = bpf_get_current_pid_tgid();
 	t->wake_ns = bpf_ktime_get_ns();
 	t->wake_cpu = bpf_get_smp_processor_id();
-	t->waker_tid = our_tid();
+	t->waker_tid = 0;
+	struct thread_state *waker = this_thread();
+	/* a futex is woken by a call; else a timer or a signal did it, on top of whoever ran */
+	if (waker && (t->nr != NR_FUTEX || waker->nr == NR_FUTEX || waker->nr == NR_EXIT))
+		t->waker_tid = self;
+	if (throttled(wakee))
+		t->why |= OFF_THROTTLED;
 	t->wake_sock = 0;
 	t->wake_flags = 0;
 	if (p) {
@@ -42,6 +61,11 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 			t->out_ns = bpf_ktime_get_ns();
 			t->out_state = ctx->args[0] ? 0 : ctx->args[3];
 			t->out_cpu = bpf_get_smp_processor_id();
+			t->why = 0;
+			if (!t->out_state)
+				t->why = throttled(prev) ? OFF_THROTTLED : 0;
+			else if (wants_gil(t))
+				t->why = OFF_GIL;
 		}
 	}
 	if (!next_tid)
@@ -65,6 +89,7 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 		e->wake_ns = wake;
 		e->state = t->out_state;
 		e->nr = t->nr;
+		e->why = t->why;
 		e->in_cpu = e->cpu;
 		e->cpu = t->out_cpu;
 		if (t->out_state) {

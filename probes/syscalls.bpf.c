@@ -14,6 +14,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 	u32 *class = syscall_class.lookup(&key);
 	u32 c = class && nr < 512 ? *class : CLASS_OTHER;
 	t->nr = nr;
+	t->regs = ctx->args[0];
 	t->class = c;
 	t->flags = 0;
 	t->task = 0;
@@ -31,7 +32,10 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 			if ((u32)a.di == AGENT_PRCTL) {
 				struct ev_agent_thread *e = reserve(KIND_AGENT_THREAD, bpf_ktime_get_ns(),
 								    bpf_get_current_pid_tgid(), 0);
+				u64 gil = RD(u64, regs, O_REGS_R8);
 				t->slot = a.si;
+				if (gil)
+					gils.update(&t->tgid, &gil);
 				if (e) {
 					e->slot = a.si;
 					e->agent = a.dx;

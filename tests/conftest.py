@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import quota
 from tracer.capture.hooks import HOOKS
 from tracer.system import checks
 from tracer.system.kernel import bpf_object_ids
@@ -24,12 +25,14 @@ import leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GUARDED = ("bpf", "netns", "postgres")
+GUARDED = ("bpf", "netns", "postgres", "quota")
 
 
 @cache
 def obstacle(marker: str) -> str | None:
     """Return why tests with this marker cannot run here, in the doctor's words."""
+    if marker == "quota":
+        return quota.obstacle()
     machine = checks.Machine()
     if marker == "bpf":
         wanted = [

@@ -11,6 +11,7 @@ struct thread_state {
 	u64 sock;       /* socket of its descriptor */
 	u64 arg1, arg2; /* second and third argument */
 	u64 slot;       /* where the agent publishes the running task, 0 no agent */
+	u64 regs;       /* registers of the running system call, in the kernel */
 	u64 out_ns;     /* switched out since, 0 on a CPU */
 	u64 wake_ns;    /* last sched_waking */
 	u64 wake_sock;  /* the socket that caused it */
@@ -26,9 +27,13 @@ struct thread_state {
 	u8 class;
 	u8 flags;
 	u8 wake_flags;
+	u8 why;         /* OFF_*: it is off the CPU because of that */
 	u8 keep;        /* read and write: its descriptor is one that we record */
 };
 BPF_HASH(threads, u32, struct thread_state, 16384);
+
+/* Where the interpreter of a process keeps its GIL, and its size: address | bytes << 48. */
+BPF_HASH(gils, u32, u64, 4096);
 
 /* What the session tells the programs after they are loaded. */
 struct config {

@@ -19,6 +19,19 @@
 #define TCP_LISTEN 10
 #define NO_SYSCALL 65535
 
+/* Has the CPU quota of the task's cgroup run out? From 6.18 on each task says so (task_struct.throttled);
+ * before, its run queue does, for the whole hierarchy (cfs_rq.throttle_count). */
+static __always_inline int throttled(u64 task)
+{
+#ifdef O_TASK_THROTTLED
+	return RD(u8, task, O_TASK_THROTTLED) != 0;
+#elif defined O_CFS_RQ_THROTTLE_COUNT
+	return RD(s32, RD(u64, task, O_TASK_CFS_RQ), O_CFS_RQ_THROTTLE_COUNT) > 0;
+#else
+	return 0;
+#endif
+}
+
 struct regs3 { u64 dx, si, di; }; /* contiguous in x86-64's pt_regs: one read for three arguments */
 
 /* The name that makes a program an fentry program: bcc took a module's name into it in 2023. */

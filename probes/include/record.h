@@ -16,7 +16,7 @@
 #ifndef AWAITSCOPE_RECORD_H
 #define AWAITSCOPE_RECORD_H
 
-#define RECORD_SCHEMA 1
+#define RECORD_SCHEMA 2
 
 /* ---- kernel records: kinds ---- */
 #define KIND_THREAD 1
@@ -58,6 +58,10 @@
 #define FLAG_SYN 32           /* the packet carries SYN */
 #define FLAG_WOKEN_EARLY 64   /* the waking came before the switch-out was complete */
 #define FLAG_UNSTAMPED 128    /* the running task could not be read from the process */
+
+/* ---- ev_off_cpu.why ---- */
+#define OFF_THROTTLED 1       /* its cgroup's CPU quota was used up (cfs_bandwidth) */
+#define OFF_GIL 2             /* asleep for the interpreter's GIL, whose address the agent tells */
 
 /* ---- values of ev_thread.what ---- */
 #define THREAD_FORK 1
@@ -158,7 +162,7 @@ struct ev_off_cpu {
 	u16 wake_cpu;     /* CPU that woke it */
 	u16 in_cpu;       /* CPU it came back on */
 	u16 nr;           /* system call it was in, 65535 none */
-	u32 spare;        /* 0 */
+	u32 why;          /* OFF_*: what kept it from running, where that is known */
 };
 
 /* A socket of a traced process became known, or its addresses did. The last record of a sock counts. */
@@ -337,7 +341,8 @@ struct ev_agent_thread {
 
 /* ---- agent records (64 bytes): written by the agent in the traced process ---- */
 
-/* prctl(AGENT_PRCTL, slot address, agent id, thread id): refused by the kernel with EINVAL, seen by our probe. */
+/* prctl(AGENT_PRCTL, slot address, agent id, thread id, GIL): refused by the kernel with EINVAL, seen by
+ * our probe. GIL is where the interpreter keeps it and its size: address | bytes << 48, 0 not known. */
 #define AGENT_PRCTL 0x41575343
 
 /* what a callback or step was asked for: ev_step.how, how the task is parked */
@@ -487,8 +492,9 @@ struct ev_agent_gap {
 #define AGENT_MAGIC 0x3150435354494157ULL /* "WAITSCP1", little endian */
 /* Behind the header: per thread the run it is in, a STEP or CALLBACK record with end_ns 0, so that
  * the last one of a process that dies in it is known. kind is 0 for none and while it is written. */
-#define AGENT_OPEN_AT 1024    /* offset of the first */
-#define AGENT_OPEN_RUNS 48    /* threads that have one */
+#define AGENT_OPEN_AT 1536    /* offset of the first */
+#define AGENT_OPEN_RUNS 40    /* threads that have one */
+#define NO_OFFSET 65535       /* this interpreter has no such field */
 
 struct agent_ring {
 	u64 magic;        /* AGENT_MAGIC, written last */
@@ -507,6 +513,33 @@ struct agent_ring {
 	u32 spare;        /* 0 */
 	s32 orphan_pid[15]; /* the first of them, as they see themselves */
 	s32 orphan_errno[15]; /* what was in their way */
+	u64 gil;          /* address of the GIL (struct _gil_runtime_state); 0: this layout is not known */
+	u64 gil_holder;   /* address of the pointer to the thread state that has it, or had it last */
+	u64 collecting;   /* address of the s32 that is 1 while garbage is collected; 0 not known */
+	u64 code_type;    /* address of PyCode_Type; 0: the layout of frames is not known */
+	u64 tstate[40];   /* thread state of the thread in each open run */
+	u64 base[40];     /* the frame that it was in when it began its open run */
+	u64 gil_bytes;    /* size of the GIL's state */
+	u16 tstate_frame; /* offset, in bytes, in PyThreadState: its frame, or cframe */
+	u16 cframe_frame; /* _PyCFrame.current_frame */
+	u16 tstate_tid;   /* PyThreadState.native_thread_id */
+	u16 tstate_thread; /* PyThreadState.thread_id */
+	u16 frame_back;   /* f_back, or previous */
+	u16 frame_code;   /* f_code, or f_executable */
+	u16 frame_instr;  /* f_lasti (s32), or the pointer prev_instr or instr_ptr */
+	u16 frame_owner;  /* char owner: 3 has no code of its own */
+	u16 code_file;    /* co_filename */
+	u16 code_name;    /* co_qualname, or co_name */
+	u16 code_line;    /* co_firstlineno */
+	u16 code_table;   /* co_lnotab, or co_linetable */
+	u16 code_start;   /* co_code_adaptive, that the instruction pointers point into */
+	u16 str_length;   /* PyASCIIObject.length */
+	u16 str_state;    /* PyASCIIObject.state */
+	u16 str_ascii;    /* characters of an ASCII string */
+	u16 str_compact;  /* characters of another compact string */
+	u16 bytes_size;   /* PyBytesObject.ob_size */
+	u16 bytes_data;   /* PyBytesObject.ob_sval */
+	u16 type;         /* PyObject.ob_type */
 };
 
 #endif

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +12,7 @@ if TYPE_CHECKING:
 
     from tracing import Row, Traced, Tracings
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from late_names import late_names
+from tests.late_names import late_names
 
 pytestmark = [pytest.mark.bpf, pytest.mark.netns]
 PARTS = {
@@ -34,6 +31,8 @@ BLOCKS = {
     "pattern": ("on_cpu", None),
     "lookup": ("syscall", "poll"),
     "lock": ("syscall", "futex"),
+    "gil_in_one_piece": ("gil", None),
+    "gil_in_pieces": ("gil", None),
     "collect": ("on_cpu", None),
     "disk": ("syscall", "pread64"),
 }
@@ -104,11 +103,29 @@ def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, 
         assert row["name"]
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("what", "of"), [("lock", "lock"), ("gil_in_one_piece", "gil"), ("gil_in_pieces", "gil")]
+)
+def test_who_held_it(blockers: Traced, rows: list[Row], what: str, of: str, place: str) -> None:
+    """The thread is named that had the lock or the GIL: the one that the block started."""
+    block = truth(blockers, what, place)
+    (row,) = during(rows, block)
+    holder = next(holder for holder in row["holders"] if holder["of"] == of)
+    assert holder["dur_ns"] > 0.5 * max(parts(row).values())
+    (born,) = blockers.query(
+        f"SELECT tid FROM thread WHERE what = 1 AND tid = {holder['tid']}"
+        f" AND ts_ns BETWEEN {block['start_ns']} AND {block['end_ns']}"
+    )
+    assert born["tid"] != row["tid"]
+
+
 def test_parts_and_cause_agree(rows: list[Row]) -> None:
     """The five parts sum to the duration, and the cause is the largest."""
     for row in rows:
         shares = parts(row)
         assert sum(shares.values()) == row["dur_ns"]
+        assert None not in (row["gil_ns"], row["throttled_ns"])
         if row["kind"] != "iteration":
             assert shares[row["cause"]] == max(shares.values())
 

@@ -255,6 +255,20 @@ asyncio.run(main())
         assert len(small.of(name)) + lost == len(large.of(name)), name
 
 
+def test_the_interpreter_is_known(lab: Lab) -> None:
+    """The address of the GIL and the layout of frames are told for each CPython up to 3.13."""
+    lab.run("import asyncio; asyncio.run(asyncio.sleep(0))")
+    (ring,) = lab.rings()
+    head = ring.head
+    if head["hexversion"] >= 0x030E0000:
+        assert head["gil"] == head["code_type"] == 0
+        return
+    assert head["gil"] < head["gil_holder"] < head["gil"] + head["gil_bytes"]
+    assert head["gil_bytes"] < 1 << 16
+    assert head["code_type"]
+    assert head["base"].any()
+
+
 def test_what_was_lost_of_a_task_is_said_again(lab: Lab) -> None:
     """Births and names that found the ring full are written when there is room, once."""
     fields = header.load().records["agent_ring"].dtype.fields

@@ -17,6 +17,7 @@ import pytest
 from tracer.capture.offsets import _OFFSETS
 from tracer.events.header import load as load_header
 from tracer.paths import probes_dir
+from tracer.system import syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts += [(probes_dir() / "include" / f"{name}.h").read_text() for name in INCLUDES]
     parts += [(probes_dir() / f"{name}.bpf.c").read_text() for name in FILES]
     (folder / "probes.c").write_text("\n".join(parts))
-    defines = [f"-D{name}={offset}" for name, offset in OFFSET.items()]
+    defines = [f"-D{name}={offset}" for name, offset in OFFSET.items()] + syscalls.defines()
     command = ["gcc", "-shared", "-fPIC", "-w", "-O1", *defines, "-o", "probes.so", "probes.c"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

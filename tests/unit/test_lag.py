@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 
 from tracer.correlate.events import Runs
 from tracer.correlate.index import ints
-from tracer.correlate.lag import BUSY, LOOP, RUNQ, SYSCALL, ThreadTime
+from tracer.correlate.lag import BUSY, GIL, LOOP, RUNQ, SYSCALL, THROTTLED, ThreadTime
 
 TID = 77
-EPOLL_WAIT, READ, NO_CALL = 232, 0, 65535
+EPOLL_WAIT, READ, FUTEX, NO_CALL = 232, 0, 202, 65535
 PREEMPTED, ASLEEP = 0, 1
 WOKEN_EARLY = 64
-COLUMNS = ("ts_ns", "dur_ns", "wake_ns", "state", "nr", "flags")
-Off = tuple[int, int, int, int, int, int]
+CAUSES = (LOOP, BUSY, RUNQ, SYSCALL, GIL, THROTTLED)
+FREELY, OUT_OF_QUOTA, FOR_GIL = 0, 1, 2
+COLUMNS = ("ts_ns", "dur_ns", "wake_ns", "state", "nr", "flags", "why")
+Off = tuple[int, int, int, int, int, int, int]
 
 
 def thread_time(off: list[Off], runs: list[tuple[int, int]]) -> ThreadTime:
     """Return the time of one thread among others that are off the CPU and running all along."""
-    noise = (0, 1000, 5, ASLEEP, READ, 0)
+    noise = (0, 1000, 5, ASLEEP, READ, 0, FREELY)
     table = {c: ints([row[i] for row in [noise, *off]]) for i, c in enumerate(COLUMNS)}
     table["tid"] = ints([TID + 1] + [TID] * len(off))
     spans = [(0, 1000), *runs]
@@ -43,22 +45,32 @@ def thread_time(off: list[Off], runs: list[tuple[int, int]]) -> ThreadTime:
 
 def causes(time: ThreadTime, start: int, end: int) -> dict[int, int]:
     """Return an interval's time by cause, without the causes that have none."""
-    spans = {
-        c: int(time.between(ints([start]), ints([end]), c)[0]) for c in (LOOP, BUSY, RUNQ, SYSCALL)
-    }
+    spans = {c: int(time.between(ints([start]), ints([end]), c)[0]) for c in CAUSES}
     return {cause: ns for cause, ns in spans.items() if ns}
 
 
 @pytest.mark.parametrize(
     ("off", "expected"),
     [
-        ((100, 50, 30, ASLEEP, EPOLL_WAIT, 0), {LOOP: 130, RUNQ: 20}),
-        ((100, 50, 30, ASLEEP, READ, 0), {LOOP: 100, SYSCALL: 30, RUNQ: 20}),
-        ((100, 50, 0, PREEMPTED, NO_CALL, 0), {LOOP: 100, RUNQ: 50}),
-        ((100, 50, 0, ASLEEP, READ, 0), {LOOP: 100, SYSCALL: 50}),
-        ((100, 50, 0, ASLEEP, READ, WOKEN_EARLY), {LOOP: 100, RUNQ: 50}),
+        ((100, 50, 30, ASLEEP, EPOLL_WAIT, 0, FREELY), {LOOP: 130, RUNQ: 20}),
+        ((100, 50, 30, ASLEEP, READ, 0, FREELY), {LOOP: 100, SYSCALL: 30, RUNQ: 20}),
+        ((100, 50, 0, PREEMPTED, NO_CALL, 0, FREELY), {LOOP: 100, RUNQ: 50}),
+        ((100, 50, 0, ASLEEP, READ, 0, FREELY), {LOOP: 100, SYSCALL: 50}),
+        ((100, 50, 0, ASLEEP, READ, WOKEN_EARLY, FREELY), {LOOP: 100, RUNQ: 50}),
+        ((100, 50, 0, PREEMPTED, NO_CALL, 0, OUT_OF_QUOTA), {LOOP: 100, THROTTLED: 50}),
+        ((100, 50, 30, ASLEEP, READ, 0, OUT_OF_QUOTA), {LOOP: 100, SYSCALL: 30, THROTTLED: 20}),
+        ((100, 50, 30, ASLEEP, FUTEX, 0, FOR_GIL), {LOOP: 100, GIL: 30, RUNQ: 20}),
     ],
-    ids=["idle", "blocked", "preempted", "never-woken", "woken-early"],
+    ids=[
+        "idle",
+        "blocked",
+        "preempted",
+        "never-woken",
+        "woken-early",
+        "throttled",
+        "woken-without-quota",
+        "gil",
+    ],
 )
 def test_each_way_to_be_off_the_cpu(off: Off, expected: dict[int, int]) -> None:
     """Waiting in epoll is the loop's, another call blocks, and runnable is the run queue."""
@@ -67,11 +79,22 @@ def test_each_way_to_be_off_the_cpu(off: Off, expected: dict[int, int]) -> None:
 
 def test_a_run_is_busy_only_while_it_is_on_the_cpu() -> None:
     """What preempted or blocked a step is not the step's own time."""
-    off = [(20, 10, 0, PREEMPTED, NO_CALL, 0), (40, 20, 15, ASLEEP, READ, 0)]
+    off = [(20, 10, 0, PREEMPTED, NO_CALL, 0, FREELY), (40, 20, 15, ASLEEP, READ, 0, FREELY)]
     time = thread_time(off, [(10, 80)])
     assert causes(time, 0, 100) == {LOOP: 30, BUSY: 40, RUNQ: 15, SYSCALL: 15}
     assert causes(time, 25, 45) == {RUNQ: 5, BUSY: 10, SYSCALL: 5}
     assert time.on_cpu(ints([10]), ints([80])).tolist() == [40]
+
+
+def test_an_epoll_wait_inside_a_run_is_not_the_loops() -> None:
+    """A step that waits in an epoll_wait of its own is blocked."""
+    off = [(20, 30, 20, ASLEEP, EPOLL_WAIT, 0, FREELY)]
+    assert causes(thread_time(off, [(10, 80)]), 0, 100) == {
+        LOOP: 30,
+        BUSY: 40,
+        SYSCALL: 20,
+        RUNQ: 10,
+    }
 
 
 def test_a_thread_without_events_is_all_the_loops() -> None:
@@ -89,19 +112,23 @@ def lives(draw: st.DrawFn) -> tuple[list[Off], list[tuple[int, int]]]:
         early = WOKEN_EARLY if state and draw(st.booleans()) else 0
         wake = draw(st.integers(0, back - out)) if state and not early else 0
         call = draw(st.sampled_from([EPOLL_WAIT, READ, NO_CALL]))
-        off.append((out, back - out, wake, state, call, early))
+        why = draw(st.sampled_from([FREELY, OUT_OF_QUOTA, FOR_GIL]))
+        off.append((out, back - out, wake, state, call, early, why))
     cuts = sorted(draw(st.sets(st.integers(3, 97), max_size=8)))
     return off, list(zip(cuts[::2], cuts[1::2], strict=False))
 
 
 def cause_at(moment: int, off: list[Off], runs: list[tuple[int, int]]) -> int:
     """Return the cause of the nanosecond that begins at a moment."""
-    for out, length, wake, state, call, flags in off:
+    for out, length, wake, state, call, flags, why in off:
         if out <= moment < out + length:
             asleep = 0 if state == PREEMPTED or flags else wake or length
             if moment >= out + asleep:
-                return RUNQ
-            return LOOP if call == EPOLL_WAIT else SYSCALL
+                return THROTTLED if why == OUT_OF_QUOTA else RUNQ
+            if why == FOR_GIL:
+                return GIL
+            busy = any(begin <= out < end for begin, end in runs)
+            return LOOP if call == EPOLL_WAIT and not busy else SYSCALL
     return BUSY if any(begin <= moment < end for begin, end in runs) else LOOP
 
 

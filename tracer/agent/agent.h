@@ -36,6 +36,17 @@ static inline u64 now_ns(void)
 	return (u64)ts.tv_sec * 1000000000u + (u64)ts.tv_nsec;
 }
 
+/* ---- internals.c ---- */
+
+/* Where a thread is, for those who look from outside; 0 if the layout is not known. */
+struct spot {
+	u64 tstate;
+	u64 frame;
+};
+
+void internals_describe(struct agent_ring *ring);
+struct spot internals_spot(void);
+
 /* ---- ring.c ---- */
 
 /* One thread of the process. */
@@ -62,6 +73,7 @@ void ring_commit(void);
 bool ring_room(u32 records, u8 kind);
 bool ring_has_room(void);
 struct ev_step *ring_open_run(struct thread *thread);
+void ring_show_spot(struct thread *thread, struct spot spot);
 struct thread *thread_self(void);
 void thread_announce(struct thread *thread);
 
@@ -165,6 +177,7 @@ struct run {
 	PyObject *object;  /* the Task */
 	struct run *outer; /* the run that Handle._run had begun around this one */
 	struct wake wake;
+	struct spot spot; /* where it began */
 	u64 begin_ns;
 	u32 serial, outer_run, outer_task;
 	u8 flags;

@@ -211,6 +211,7 @@ static void show(struct thread *thread)
 	if (!run)
 		return;
 	__atomic_thread_fence(__ATOMIC_RELEASE);
+	ring_show_spot(thread, run->spot);
 	shown->ts_ns = run->begin_ns;
 	shown->tid = thread->tid;
 	shown->flags = run->flags | RUN_OPEN;
@@ -324,6 +325,7 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 	if (run->wake.tid && run->wake.tid != run->thread->tid)
 		run->flags |= RUN_FROM_THREAD;
 	run_enter(run, run_serial(), run->task ? run->task->serial : 0);
+	run->spot = internals_spot();
 	run->begin_ns = now_ns();
 	if (run->task || !run->object) {
 		run->outer = run->thread->open;

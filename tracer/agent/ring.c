@@ -68,6 +68,7 @@ static void describe(u64 id)
 	ring->slots = slots;
 	ring->hexversion = PY_VERSION_HEX;
 	ring->mode = 1;
+	internals_describe(ring);
 	snprintf(ring->python, sizeof(ring->python), "%.*s cpython", (int)(word > 32 ? 32 : word),
 		 version);
 	__atomic_store_n(&ring->magic, AGENT_MAGIC, __ATOMIC_RELEASE);
@@ -285,15 +286,31 @@ struct thread *thread_self(void)
 	return thread;
 }
 
-/* Return where a thread says which run it is in; NULL if there is no place for it. */
-struct ev_step *ring_open_run(struct thread *thread)
+static size_t open_index(const struct thread *thread)
 {
 	size_t index = thread->slot ? (size_t)(thread->slot - thread_slots) / SLOT_WORDS
 				    : AGENT_OPEN_RUNS;
 
-	if (!recording || index >= AGENT_OPEN_RUNS)
+	return recording && index < AGENT_OPEN_RUNS ? index : AGENT_OPEN_RUNS;
+}
+
+/* Return where a thread says which run it is in; NULL if there is no place for it. */
+struct ev_step *ring_open_run(struct thread *thread)
+{
+	size_t index = open_index(thread);
+
+	if (index == AGENT_OPEN_RUNS)
 		return NULL;
 	return (void *)((u8 *)ring + AGENT_OPEN_AT + index * RECORD_BYTES);
+}
+
+/* Say where that run began; the thread has such a place. */
+void ring_show_spot(struct thread *thread, struct spot spot)
+{
+	size_t index = open_index(thread);
+
+	ring->tstate[index] = spot.tstate;
+	ring->base[index] = spot.frame;
 }
 
 /* Tell the kernel, once, where this thread publishes its running task. */
@@ -319,6 +336,6 @@ void thread_announce(struct thread *thread)
 	/* Written before it is announced: the kernel reads it where a page fault is not allowed. */
 	*(volatile u64 *)thread->slot = 0;
 	prctl(AGENT_PRCTL, (unsigned long)thread->slot, (unsigned long)ring->agent,
-	      (unsigned long)thread->tid, 0);
+	      (unsigned long)thread->tid, (unsigned long)(ring->gil | ring->gil_bytes << 48));
 	errno = saved;
 }

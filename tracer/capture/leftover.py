@@ -94,6 +94,7 @@ def open_records(threads: dict[int, Any], end_ns: int) -> bytes:
                         "wake_ns": woken if state.out_state else 0,
                         "state": state.out_state,
                         "nr": state.nr,
+                        "why": state.why,
                     },
                 )
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES
-from tracer.capture.offsets import offset_defines
+from tracer.capture.offsets import offset_defines, throttle_defines
 from tracer.capture.quiet import captured_stderr
 from tracer.capture.ring import default_ring_bytes
 from tracer.capture.rungs import Probe, Rungs
@@ -80,6 +80,7 @@ class Loader:
         self.ring_bytes = ring_bytes or default_ring_bytes(len(self._cpus))
         self.probes: list[Probe] = []
         self._bcc = bcc
+        self.tells_throttled = bool(throttle_defines(self._btf))
         here = Path.cwd()
         with tempfile.TemporaryDirectory(prefix="awaitscope-shim-") as shim:
             write_shim(Path(shim))
@@ -102,7 +103,7 @@ class Loader:
         flags = [
             "-Wno-everything",
             f"-DMAX_CPUS={max(self._cpus) + 1}",
-            f"-DNR_EPOLL_PWAIT2={syscalls.NUMBER['epoll_pwait2']}",
+            *syscalls.defines(),
             "-DEPOLL_STRIDE=12",
             "-DEPOLL_DATA=4",
             *offset_defines(self._btf),

@@ -65,8 +65,18 @@ _OFFSETS = {
     "O_FILEFD_FILE": ("epoll_filefd", "file"),
     "O_FILEFD_FD": ("epoll_filefd", "fd"),
     "O_REGS_DX": ("pt_regs", "dx"),
+    "O_REGS_DI": ("pt_regs", "di"),
     "O_REGS_R10": ("pt_regs", "r10"),
+    "O_REGS_R8": ("pt_regs", "r8"),
 }
+# how it is known that a cgroup's CPU quota ran out: the first that the kernel has
+_THROTTLED = (
+    {"O_TASK_THROTTLED": ("task_struct", "throttled")},  # 6.18
+    {
+        "O_TASK_CFS_RQ": ("task_struct", "se.cfs_rq"),
+        "O_CFS_RQ_THROTTLE_COUNT": ("cfs_rq", "throttle_count"),
+    },
+)
 
 
 def offset_defines(btf: Btf) -> list[str]:
@@ -86,4 +96,12 @@ def offset_defines(btf: Btf) -> list[str]:
                 "please report the kernel version: it is not supported yet",
             ) from error
     flags.append(f"-DO_UPID_SIZE={btf.sizeof('upid')}")
-    return flags
+    return flags + throttle_defines(btf)
+
+
+def throttle_defines(btf: Btf) -> list[str]:
+    """Return the offsets that tell a throttled task; none if this kernel cannot tell."""
+    for way in _THROTTLED:
+        if all(btf.has_member(struct, member) for struct, member in way.values()):
+            return [f"-D{name}={btf.offset(*place)}" for name, place in way.items()]
+    return []

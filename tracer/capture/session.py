@@ -355,6 +355,7 @@ class _Session:
                 "bcc": self._loader.bcc_version,
                 "numpy": np.__version__,
             },
+            "tells_throttled": self._loader.tells_throttled,
             "ring_bytes": self._loader.ring_bytes,
             "agent_slots": self._options.agent_slots,
             "agent_prebuild": prebuilt,

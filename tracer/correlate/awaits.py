@@ -81,6 +81,8 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
     }
     columns |= _stage_sums(legs, n)
     columns |= _lag_sums(p, legs, n)
+    mixed = (columns["gil_ns"] == UNKNOWN) | (columns["throttled_ns"] == UNKNOWN)
+    bits[mixed] |= reasons.bit("not_separated")
     columns |= _sockets_of_rows(p, n)
     # a packet that nobody saw came at any time before, if packets were lost
     unseen = bits & reasons.bit("no_packet_event") != 0
@@ -189,8 +191,11 @@ def _lag_sums(p: Picture, legs: Legs, n: int) -> dict[str, Ints]:
         legs.own_run,
     )
     sums = {name: sum_by(legs.group, part, n) for name, part in parts.items()}
-    none = np.full(n, UNKNOWN, np.int64)
-    return {name: sums.get(name, none) for name in LAG}
+    if not p.threads.tells_throttled:
+        sums["throttled_ns"][:] = UNKNOWN
+    last = np.searchsorted(p.sus.group, np.arange(n), side="right") - 1
+    sums["gil_ns"][~p.threads.tell_gil(p.sus.tid[last])] = UNKNOWN
+    return sums
 
 
 def _sockets_of_rows(p: Picture, n: int) -> dict[str, Any]:

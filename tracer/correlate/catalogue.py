@@ -64,7 +64,9 @@ DOCS: dict[str, dict[str, str]] = {
         "queued_ns": "it waited for a free worker, ns",
         "cpu_ns": "the worker was on a CPU, ns",
         "runq_ns": "the worker was runnable and not running, ns",
-        "blocked_ns": "the worker was asleep in a system call (or waiting for the GIL), ns",
+        "throttled_ns": "its cgroup's CPU quota was used up, ns",
+        "gil_ns": "the worker waited for the GIL, ns",
+        "blocked_ns": "the worker was asleep in a system call, ns",
     },
     "hold": {
         "hold_id": "number of the hold in order of its start; shorter than 1 ms has no row",

@@ -22,7 +22,9 @@ _KINDS = np.array(["step", "callback", "iteration"], object)
 _PARTS = {
     "on_cpu_ns": (lag.BUSY, lag.LOOP),
     "syscall_ns": (lag.SYSCALL,),
+    "gil_ns": (lag.GIL,),
     "runq_ns": (lag.RUNQ,),
+    "throttled_ns": (lag.THROTTLED,),
 }
 
 
@@ -57,6 +59,8 @@ def hold_rows(p: Picture) -> dict[str, Any]:
     still = take(runs.flags, holds.run, 0) & _RUN_OPEN != 0
     bits = np.where(lossy, reasons.bit("ring_full"), 0)
     bits |= np.where(still, reasons.bit("trace_ended"), 0)
+    mixed = (parts["gil_ns"] == NONE) | (parts["throttled_ns"] == NONE)
+    bits |= np.where(mixed, reasons.bit("not_separated"), 0)
     return {
         "hold_id": np.arange(1, len(holds.run) + 1),
         "kind": _KINDS[kind],
@@ -151,7 +155,10 @@ def _parts(p: Picture, holds: _Holds) -> dict[str, Ints]:
         after = p.threads[thread].until(holds.end[rows])
         for name, causes in _PARTS.items():
             parts[name][rows] = sum(after[cause] - before[cause] for cause in causes)
-    return {name: parts.get(name, np.full(len(holds.run), NONE, np.int64)) for name in HELD_BY}
+    if not p.threads.tells_throttled:
+        parts["throttled_ns"][:] = NONE
+    parts["gil_ns"][~p.threads.tell_gil(holds.tid)] = NONE
+    return parts
 
 
 def _causes(parts: dict[str, Ints], is_iteration: Bools) -> Any:  # noqa: ANN401

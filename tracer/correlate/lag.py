@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.correlate.index import distinct, ints
+from tracer.correlate.index import distinct, ints, take
+from tracer.correlate.words import LAG
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs, Table
-    from tracer.correlate.index import Ints
+    from tracer.correlate.index import Bools, Ints
 
-LOOP, BUSY, RUNQ, SYSCALL = range(4)
+LOOP, BUSY, RUNQ, SYSCALL, GIL, THROTTLED = range(6)
 _EPOLL = (232, 281, 441)
 _WOKEN_EARLY = 64
+OFF_THROTTLED, OFF_GIL = 1, 2  # record.h
 
 
 class _Pieces:
@@ -41,6 +43,12 @@ class _Pieces:
         return ints(spent)
 
 
+def _inside(runs: Runs, ours: Ints, when: Ints) -> Bools:
+    """Say of each moment whether it lies in a run of the thread: its epoll_wait is no loop's."""
+    reach = np.maximum.accumulate(runs.end[ours]) if len(ours) else ours
+    return take(reach, np.searchsorted(runs.begin[ours], when, side="right") - 1) > when
+
+
 class ThreadTime:
     """Cumulative time of one thread by cause; the loop's own is what no other cause has."""
 
@@ -53,12 +61,16 @@ class ThreadTime:
         woken = np.where((state == 0) | early, out, out + wake_ns)
         # never woken before it came back: it was not asleep, or the record is open
         woken = np.where((state != 0) & (wake_ns == 0) & ~early, back, woken)
-        waiting = np.isin(off["nr"][mine], _EPOLL)
+        gil, throttled = off["why"][mine] & OFF_GIL != 0, off["why"][mine] & OFF_THROTTLED != 0
+        waiting = np.isin(off["nr"][mine], _EPOLL) & ~_inside(runs, ours, out)
+        blocked = ~waiting & ~gil
         spans = (
             (runs.begin[ours], runs.end[ours], BUSY),
             (out[waiting], woken[waiting], LOOP),
-            (out[~waiting], woken[~waiting], SYSCALL),
-            (woken, back, RUNQ),
+            (out[blocked], woken[blocked], SYSCALL),
+            (out[gil], woken[gil], GIL),
+            (woken[~throttled], back[~throttled], RUNQ),
+            (woken[throttled], back[throttled], THROTTLED),
         )
         edges = distinct(np.concatenate([part for *span, _cause in spans for part in span]))
         causes = np.zeros(len(edges), np.int8)  # of the piece behind each edge; LOOP is 0
@@ -69,7 +81,7 @@ class ThreadTime:
         lengths = np.diff(edges, append=edges[-1:])
         self._pieces = {
             cause: _Pieces(edges[causes == cause], lengths[causes == cause])
-            for cause in (BUSY, RUNQ, SYSCALL)
+            for cause in (BUSY, RUNQ, SYSCALL, GIL, THROTTLED)
         }
 
     def until(self, when: Ints) -> dict[int, Ints]:
@@ -96,12 +108,19 @@ class Threads:
         """Name the trace; nothing is computed yet."""
         self._off, self._runs = events["off_cpu"], runs
         self._times: dict[int, ThreadTime] = {}
+        self.tells_throttled = bool(events.manifest.get("tells_throttled"))
+        agents = [bool(info.get("gil")) for info in events.manifest["agents"]] or [False]
+        self._silent = distinct(ints(runs.tid[~np.array(agents)[runs.agent]]))
 
     def __getitem__(self, tid: int) -> ThreadTime:
         """Return a thread's time."""
         if tid not in self._times:
             self._times[tid] = ThreadTime(tid, self._off, self._runs)
         return self._times[tid]
+
+    def tell_gil(self, tid: Ints) -> Bools:
+        """Say of each loop's thread whether its waits for the GIL are known as such."""
+        return ~np.isin(tid, self._silent)
 
     def on_cpu(self, tid: Ints, start: Ints, end: Ints) -> Ints:
         """Return the on-CPU time in runs of each thread in each interval, ns."""
@@ -125,10 +144,10 @@ def split(
         own: the run that is the row's own work (its callback), -1 for none.
 
     Returns:
-        loop_busy_ns, runq_ns, syscall_ns, loop_ns: they sum to the intervals.
+        The columns of words.LAG: they sum to the intervals.
 
     """
-    names = {"loop_busy_ns": BUSY, "runq_ns": RUNQ, "syscall_ns": SYSCALL, "loop_ns": LOOP}
+    names = dict(zip(LAG, (BUSY, RUNQ, THROTTLED, GIL, SYSCALL, LOOP), strict=True))
     parts = {name: np.zeros(len(tid), np.int64) for name in names}
     for thread in distinct(tid[tid > 0]).tolist():
         rows = np.flatnonzero(tid == thread)

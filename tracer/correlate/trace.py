@@ -41,10 +41,10 @@ class Trace:
                     "record it again, or copy the whole folder",
                 ) from error
 
-    def rows(self, sql: str, *parameters: object) -> list[Row]:
-        """Return a query's result as dictionaries."""
+    def rows(self, sql: str, *parameters: object, **named: object) -> list[Row]:
+        """Return a query's result as dictionaries; parameters are `?` or `$name`."""
         try:
-            cursor = self.connection.execute(sql, list(parameters))
+            cursor = self.connection.execute(sql, named or list(parameters))
             names = [d[0] for d in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except duckdb.Error as error:

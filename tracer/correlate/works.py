@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from tracer.correlate.picture import Picture
 
 
+_OFF_CPU = {
+    "runq_ns": lag.RUNQ,
+    "throttled_ns": lag.THROTTLED,
+    "gil_ns": lag.GIL,
+    "blocked_ns": lag.SYSCALL,
+}
+
+
 def work_rows(p: Picture, ended: Ints) -> dict[str, Any]:
     """Return the table's columns; times in ns, of the worker's own thread; -1 where unknown.
 
@@ -27,14 +35,14 @@ def work_rows(p: Picture, ended: Ints) -> dict[str, Any]:
     tid, begin, end = work["tid"].copy(), work["ts_ns"].copy(), work["end_ns"].copy()
     elsewhere = np.flatnonzero(end == 0)
     tid[elsewhere], begin[elsewhere], end[elsewhere] = ran_in_processes(p, elsewhere)
-    columns = {name: np.full(n, NONE, np.int64) for name in ("cpu_ns", "runq_ns", "blocked_ns")}
+    columns = {name: np.full(n, NONE, np.int64) for name in ("cpu_ns", *_OFF_CPU)}
     for worker in distinct(tid[tid > 0]).tolist():
         rows = np.flatnonzero(tid == worker)
         time = p.threads[worker]
-        runq = time.between(begin[rows], end[rows], lag.RUNQ)
-        blocked = time.between(begin[rows], end[rows], lag.SYSCALL)
-        columns["runq_ns"][rows], columns["blocked_ns"][rows] = runq, blocked
-        columns["cpu_ns"][rows] = end[rows] - begin[rows] - runq - blocked
+        columns["cpu_ns"][rows] = end[rows] - begin[rows]
+        for name, cause in _OFF_CPU.items():
+            columns[name][rows] = time.between(begin[rows], end[rows], cause)
+            columns["cpu_ns"][rows] -= columns[name][rows]
     task = p.tasks.find(work["agent"], work["task"])
     return {
         "work_id": np.arange(n),

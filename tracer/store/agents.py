@@ -135,6 +135,7 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
             "ns_tgid": ring.ns_tgid,
             "python": ring.python,
             "hexversion": ring.hexversion,
+            "gil": ring.tells_gil,
             "start_ns": ring.start_ns,
             "records": sum(len(r) for r in records.values()),
             "lost": sum(lost.values()),

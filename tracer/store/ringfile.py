@@ -61,6 +61,7 @@ class RingFile:
         self.ns_tgid = int(self._header["pid"][0])
         self.start_ns = int(self._header["start_ns"][0])
         self.hexversion = int(self._header["hexversion"][0])
+        self.tells_gil = bool(self._header["gil"][0])
         self.python = bytes(self._header["python"][0]).decode(errors="replace")
 
     @property

@@ -88,8 +88,15 @@ CLASS_OF = dict(_TABLE.values())
 NUMBER = {name: nr for name, (nr, _cls) in _TABLE.items()}
 NAME = {nr: name for name, (nr, _cls) in _TABLE.items()} | _SLOW_NAMES
 
+
 SENDS = frozenset(nr for nr, cls in CLASS_OF.items() if cls in (SEND, WRITE))
 RECVS = frozenset(nr for nr, cls in CLASS_OF.items() if cls in (RECV, READ))
+
+
+def defines() -> list[str]:
+    """Return the numbers that the probes know by name, as `-DNR_NAME=number`."""
+    known = {name: NUMBER[name] for name in ("epoll_pwait2", "futex")} | {"exit": 60}
+    return [f"-DNR_{name.upper()}={nr}" for name, nr in known.items()]
 
 
 def name_of(nr: int) -> str:

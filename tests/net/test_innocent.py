@@ -1,0 +1,98 @@
+"""A program that does not block is not accused, whatever others do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from tracing import APPS, COMMAND, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tracing import Row
+
+from tests.quota import cpu_quota
+
+pytestmark = pytest.mark.bpf
+SHARE = 0.3
+HOGS = 12
+OVER_MS = "25"  # a virtual machine that loses its CPU for some ms counts as busy
+HOG = "import os, sys; print(flush=True)\nwhile os.getppid() > 1: pass"
+
+
+def recorded(folder: Path, disturb: Callable[[int], None]) -> Traced:
+    """Record the innocent program; what disturbs it begins when it is about to work."""
+    out = folder / "innocent.trace"
+    command = [COMMAND, "run", "--level", "1", "-o", out, "--", sys.executable]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, APPS / "innocent.py"], **pipes) as run:
+        assert run.stdin
+        assert run.stdout
+        disturb(int(run.stdout.readline()))
+        said, _none = run.communicate("go\n", timeout=60)
+    assert run.returncode == 0
+    return Traced(out, json.loads(said))
+
+
+def held(trace: Traced) -> Counter[str]:
+    """Return how long the loop was held by cause, ns."""
+    times: Counter[str] = Counter()
+    for row in trace.read("blocking", "--over", OVER_MS)["rows"]:
+        times[row["cause"]] += row["dur_ns"]
+    return times
+
+
+def lag(rows: list[Row], cause: str) -> int:
+    """Return the time that a cause kept awaits from going on, ns."""
+    return sum(row["lag"][f"{cause}_ns"] for row in rows if row["task_id"] is not None)
+
+
+@pytest.mark.quota
+def test_under_a_cpu_quota(tmp_path: Path) -> None:
+    """Under a CPU quota of 30 % it is throttled, and nothing else: so says cpu.stat, too."""
+    with cpu_quota(SHARE) as (hierarchy, group):
+        trace = recorded(tmp_path, lambda pid: (group / "cgroup.procs").write_text(str(pid)))
+        periods, throttled_ns = hierarchy.throttled(group)
+    assert periods > 3
+    times = held(trace)
+    assert set(times) <= {"throttled", "preempted"}
+    assert times["throttled"] > 0
+    culprits = trace.read("blocking", "--over", OVER_MS)["culprits"]
+    assert {total["culprit"] for total in culprits} == {None}
+    off = trace.query("SELECT sum(dur_ns)::BIGINT AS ns FROM off_cpu WHERE why = 1")[0]["ns"]
+    assert 0.7 * throttled_ns < off < 1.3 * throttled_ns
+    assert lag(trace.awaits, "throttled") > 0.7 * throttled_ns
+
+
+def test_beside_cpu_hogs(tmp_path: Path) -> None:
+    """Beside programs that want its CPU it is preempted, and nothing else."""
+    hogs: list[subprocess.Popen[str]] = []
+
+    def disturb(pid: int) -> None:
+        os.sched_setaffinity(pid, {0})
+        for _ in range(HOGS):
+            hog = subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE, text=True)
+            hogs.append(hog)
+            os.sched_setaffinity(hog.pid, {0})
+            assert hog.stdout
+            hog.stdout.readline()
+
+    try:
+        trace = recorded(tmp_path, disturb)
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+            assert hog.stdout
+            hog.stdout.close()
+    times = held(trace)
+    assert set(times) == {"preempted"}
+    assert lag(trace.awaits, "throttled") == 0
+    assert lag(trace.awaits, "runq") > 0
