@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_ADDRESS = ("127.0.0.77", 53)
+# port 53 is fixed; the address differs, so that two runs of the tests do not meet
+_ADDRESS = (f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255}", 53)
 _LATE_S = 0.12
 
 
