@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from tracer.report.flat import flat_row, plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -140,16 +142,8 @@ def emit(
 
 def emit_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document; `version` comes first."""
-    text = json.dumps({"version": 1, **document}, ensure_ascii=False, default=_plain)
+    text = json.dumps({"version": 1, **document}, ensure_ascii=False, default=plain)
     click.echo(text)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 (whatever json does not know)
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return value.tolist()
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    return str(value)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], output: Output) -> str:
@@ -169,23 +163,8 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], output: 
     )
 
 
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a row for CSV: nested keys joined by a dot, lists by a semicolon."""
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        elif isinstance(value, (list, tuple)):
-            flat[prefix + key] = ";".join(
-                json.dumps(v, default=_plain) if isinstance(v, dict) else str(v) for v in value
-            )
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _emit_csv(rows: Iterable[Mapping[str, Any]], fallback: list[str], *, headers: bool) -> None:
-    flat = [_flat(row) for row in rows]
+    flat = [flat_row(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row)) or fallback
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     if headers:

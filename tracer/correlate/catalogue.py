@@ -50,6 +50,8 @@ DOCS: dict[str, dict[str, str]] = {
         "task_id": "awaitscope's number of the task, from 1 in order of birth",
         "cpu_ns": "on-CPU time of its steps, ns",
         "longest_step_ns": "longest step: how long it held the loop, ns",
+        "agent": "its agent, as in `task` and `step`",
+        "serial": "its number there: task.task, step.task",
     },
     "work_total": {
         "work_id": "work.id: what a loop gave to an executor",

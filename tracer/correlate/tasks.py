@@ -33,6 +33,7 @@ class Tasks:
         self._id = np.empty(len(unique), np.int64)
         self._id[order] = np.arange(1, len(unique) + 1)
         self.count = len(unique)
+        self.key = np.concatenate([[0], unique[order]])  # task_id -> agent << 32 | ev_task.task
         self.row = np.full(self.count + 1, -1, np.int64)  # task_id -> row of `task`
         self.row[self.find(task["agent"], task["task"])] = np.arange(len(born))
         self.named = np.zeros(self.count + 1, bool)
@@ -165,4 +166,6 @@ def task_rows(events: Events, tasks: Tasks, on_cpu: Ints) -> dict[str, object]:
         "steps": np.bincount(of_step, minlength=n).astype(np.int64)[1:],
         "cpu_ns": sum_by(of_step, on_cpu, n)[1:],
         "longest_step_ns": longest[1:],
+        "agent": tasks.key[1:] >> 32,
+        "serial": tasks.key[1:] & 0xFFFFFFFF,
     }

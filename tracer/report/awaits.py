@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 GROUPS = {"where": '"where"', "coroutine": "coroutine", "task": "task_name"}
 
 
-def await_rows(
+def await_rows(  # noqa: PLR0913 (each a filter)
     trace: Trace,
     *,
     task: str | None = None,
     kind: str | None = None,
     slowest: int | None = None,
     await_id: int | None = None,
+    between: tuple[int, int] | None = None,
 ) -> list[Row]:
     """Return awaits, in order of time or the slowest first.
 
@@ -31,6 +32,7 @@ def await_rows(
         kind: one of words.KINDS.
         slowest: only so many, slowest first.
         await_id: only this one; Usage if the trace has none such.
+        between: only those with numbers from the first to before the second.
 
     """
     where, values = ["true"], []
@@ -43,6 +45,9 @@ def await_rows(
     if await_id is not None:
         where.append("await_id = ?")
         values.append(str(await_id))
+    if between is not None:
+        where.append("await_id >= ? AND await_id < ?")
+        values += [str(bound) for bound in between]
     order = f"total_ns DESC, await_id LIMIT {slowest}" if slowest is not None else "await_id"
     rows = trace.rows(
         f'SELECT * FROM "await" WHERE {" AND ".join(where)} ORDER BY {order}', *values
@@ -154,4 +159,4 @@ def _share(part: float, whole: float) -> float:
 
 def task_rows(trace: Trace) -> list[Row]:
     """Return all tasks in order of birth."""
-    return trace.rows("SELECT * FROM task_total ORDER BY task_id")
+    return trace.rows("SELECT * EXCLUDE (agent, serial) FROM task_total ORDER BY task_id")

@@ -35,7 +35,7 @@ def info_document(trace: Trace) -> dict[str, Any]:
         "lost_total": lost_total(trace),
         "losses": trace.rows(_LOSSES),
         "gaps": trace.rows("SELECT ts_ns, end_ns, cpu, lost_count FROM gap ORDER BY ts_ns"),
-        "targets": _targets(trace),
+        "targets": targets(trace),
         "left_running": m.get("left_running", []),
         "probes": m["probes"],
         "devices": m.get("devices", []),
@@ -89,7 +89,7 @@ def _programs(hooks: list[dict[str, Any]], sampled_s: float) -> dict[str, Any]:
     }
 
 
-def _targets(trace: Trace) -> list[dict[str, Any]]:
+def targets(trace: Trace) -> list[dict[str, Any]]:
     """Return the traced processes, each with its agent's mode and the reason if it has none."""
     agents: dict[int, dict[str, Any]] = {}
     # of several images of a process the last; one without an agent only if none had one
