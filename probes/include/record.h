@@ -514,7 +514,7 @@ struct agent_ring {
 	s32 orphan_pid[15]; /* the first of them, as they see themselves */
 	s32 orphan_errno[15]; /* what was in their way */
 	u64 gil;          /* address of the GIL (struct _gil_runtime_state); 0: this layout is not known */
-	u64 gil_holder;   /* address of the pointer to the thread state that has it, or had it last */
+	u64 gil_holder;   /* address of the pointer to the thread state that has it or had it last; behind it an s32, 1 if it has */
 	u64 collecting;   /* address of the s32 that is 1 while garbage is collected; 0 not known */
 	u64 code_type;    /* address of PyCode_Type; 0: the layout of frames is not known */
 	u64 tstate[40];   /* thread state of the thread in each open run */
@@ -540,6 +540,7 @@ struct agent_ring {
 	u16 bytes_size;   /* PyBytesObject.ob_size */
 	u16 bytes_data;   /* PyBytesObject.ob_sval */
 	u16 type;         /* PyObject.ob_type */
+	char library[256]; /* folder of the standard library */
 };
 
 #endif

@@ -37,6 +37,12 @@ BLOCKS = {
     "disk": ("syscall", "pread64"),
 }
 PLACES = ("coroutine", "data_received", "add_reader", "call_later")
+OUTERMOST = {
+    "coroutine": "in_coroutine",
+    "data_received": "_SelectorSocketTransport._read_ready",
+    "add_reader": "in_reader.<locals>.readable",
+    "call_later": "in_timer.<locals>.late",
+}
 SLACK_NS = 20_000_000
 
 
@@ -68,6 +74,12 @@ def truth(trace: Traced, what: str, place: str) -> Row:
     return dict(found)
 
 
+def guilty(what: str) -> set[str]:
+    """Return the lines of a block that are to blame."""
+    lines = enumerate((APPS / "blocks.py").read_text().splitlines(), 1)
+    return {f"{APPS / 'blocks.py'}:{n}" for n, line in lines if f"# blocks: {what}" in line}
+
+
 def parts(row: Row) -> dict[str, int]:
     """Return a row's time by cause; one that was not told apart has none."""
     return {cause: row[key] or 0 for cause, key in PARTS.items()}
@@ -94,6 +106,11 @@ def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, 
     assert "victim" in victims
     assert row["delayed_awaits"] >= len(row["waited"]) == len(victims)
     assert row["complete"]
+    assert row["where"] in guilty(what)
+    assert row["where_from"] == "sampled"
+    assert row["leaf"] == row["chain"][0]
+    assert row["chain"][-1].split(" ")[1].startswith(OUTERMOST[place])
+    assert row["c_function"] == ("gc" if what == "collect" else None) or what == "parse"
     if place == "coroutine":
         assert row["task_name"] == f"{what}-in_coroutine"
         assert row["kind"] == "step"
@@ -112,7 +129,9 @@ def test_who_held_it(blockers: Traced, rows: list[Row], what: str, of: str, plac
     block = truth(blockers, what, place)
     (row,) = during(rows, block)
     holder = next(holder for holder in row["holders"] if holder["of"] == of)
-    assert holder["dur_ns"] > 0.5 * max(parts(row).values())
+    assert holder["dur_ns"] > 0.9 * max(parts(row).values())
+    if of == "gil":
+        assert holder["leaf"].split(" ")[1] in {f"{what}.<locals>.hold", f"{what}.<locals>.compute"}
     (born,) = blockers.query(
         f"SELECT tid FROM thread WHERE what = 1 AND tid = {holder['tid']}"
         f" AND ts_ns BETWEEN {block['start_ns']} AND {block['end_ns']}"
@@ -148,6 +167,8 @@ def test_two_blocks_close_together(blockers: Traced, rows: list[Row]) -> None:
     assert first["hold_id"] != second["hold_id"]
     assert first["task_name"] == second["task_name"] == "twice"
     assert [largest(row) for row in (first, second)] == ["syscall", "on_cpu"]
+    assert first["where"] in guilty("first")
+    assert second["where"] in guilty("second")
 
 
 def test_nobody_else_is_accused(blockers: Traced, rows: list[Row]) -> None:

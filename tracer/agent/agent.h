@@ -92,6 +92,7 @@ struct code_info {
 };
 
 int strings_start(PyObject *prefixes);
+const char *strings_library(void);
 u32 string_id(const char *text, size_t len);
 u32 string_of(PyObject *unicode);
 u32 string_send(u32 id);

@@ -222,6 +222,12 @@ int strings_start(PyObject *prefixes)
 	return 0;
 }
 
+/* Return the folder of the standard library. */
+const char *strings_library(void)
+{
+	return library_dirs[0] ? library_dirs[0] : "";
+}
+
 static void fill_info(struct code_info *info, PyObject *key)
 {
 	memset(info, 0, sizeof(*info));

@@ -24,6 +24,7 @@ from tracer.capture.leftover import gap_records, open_records, seed_records
 from tracer.capture.loader import Loader
 from tracer.capture.ring import KernelRing
 from tracer.capture.runtimes import RunTimes
+from tracer.capture.sampler import Sampler
 from tracer.capture.target import (
     Target,
     User,
@@ -34,7 +35,7 @@ from tracer.capture.target import (
 )
 from tracer.errors import Prerequisite, TracerFailed
 from tracer.events.header import load as load_header
-from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, TraceFolder, is_trace
+from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, SAMPLES, TraceFolder, is_trace
 from tracer.store.ringfile import RingFile, write_all
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class _Session:
         self._say = say
         self._user = invoking_user()
         self._rings: dict[str, tuple[RingFile, int]] = {}
+        self._tgids: dict[int, int] = {}  # by agent, as the kernel says
+        self._watched: set[int] = set()
         self._next_scan = self._next_loss = 0.0
         self._began_ns = time.monotonic_ns()
 
@@ -143,7 +146,9 @@ class _Session:
             held.release()  # a command that the kernel refuses leaves no trace
             undo.pop_all()
         try:
-            code = self._loop(held)
+            samples = folder.new_file(folder.raw / SAMPLES, os.O_APPEND)
+            with Sampler(samples) as self._sampler:
+                code = self._loop(held)
             self._finish(manifest, released_ns)
         finally:
             self._close_rings()
@@ -240,7 +245,7 @@ class _Session:
 
     def _drain(self) -> float:
         """Write what the kernel's rings hold; return how full the fullest was, 0..1."""
-        thread = load_header().records["thread"]
+        thread, agent_thread = (load_header().records[n] for n in ("thread", "agent_thread"))
         filled = 0.0
         for ring in self._kernel_rings:
             slots = ring.take()
@@ -250,6 +255,9 @@ class _Session:
                 tgids = np.ascontiguousarray(births).view(thread.dtype)["tgid"]
                 for tgid in np.unique(tgids).tolist():
                     self._note_process(tgid)
+                told = slots[slots[:, _KIND_OFFSET] == agent_thread.kind, _RING_HEADER:]
+                for row in np.ascontiguousarray(told).view(agent_thread.dtype)[:, 0]:
+                    self._tgids[int(row["agent"])] = int(row["tgid"])
                 write_all(self._raw, slots.data.cast("B"))
                 full = ring.is_full()
                 ring.release(len(slots))
@@ -263,6 +271,7 @@ class _Session:
             self._kernel_rings.pop().close()
 
     def _scan_agents(self) -> None:
+        """Open the rings of new agents, and look into their processes if the kernel named them."""
         for path in self._folder.live.glob("*.ring"):
             if path.name in self._rings:
                 continue
@@ -272,6 +281,10 @@ class _Session:
                 continue
             raw = self._folder.raw / f"agent-{path.stem}.raw"
             self._rings[path.name] = (ring, self._folder.new_file(raw, os.O_APPEND))
+        for ring, _fd in self._rings.values():
+            if ring.agent in self._tgids and ring.agent not in self._watched:
+                self._watched.add(ring.agent)
+                self._sampler.watch(ring, self._tgids[ring.agent])
 
     def _note_process(self, tgid: int) -> None:
         """Keep what /proc says of a process: it is gone when the trace is read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tracer.correlate.words import STAGES
 from tracer.store.losses import LOSS_DOC
+from tracer.store.samples import SAMPLE_DOC
 
 _CUTS = (
     "the step begins in which the task first suspended",
@@ -75,9 +76,14 @@ DOCS: dict[str, dict[str, str]] = {
         "kind": "step, callback, or iteration: from an epoll_wait's return to its last callback",
         "task_id": "the task whose step it is, NULL for callbacks and iterations",
         "name": "qualified name of the callback",
-        "where": "file:line of the step, see where_from",
-        "where_from": "how that is known: resumed = there the step went on from its last await,"
-        " defined = its coroutine begins there",
+        "where": "file:line in the user's code, see where_from",
+        "where_from": "how that is known: sampled = seen there most often while it lasted,"
+        " resumed = there the step went on from its last await, defined = its coroutine begins"
+        " there",
+        "leaf": "sampled: file:line and name of the innermost Python frame",
+        "chain": "sampled: all frames from there down to the loop, a line each",
+        "samples": "how often it was looked into (runs over 20 ms, every 20 ms)",
+        "c_function": "sampled: gc if garbage was being collected, else not known",
         "tgid": "process",
         "tid": "the loop's thread",
         "start_ns": "begin, CLOCK_MONOTONIC ns",
@@ -97,4 +103,5 @@ DOCS: dict[str, dict[str, str]] = {
         "coroutine": "qualified name of its coroutine",
     },
     "loss": LOSS_DOC,
+    "sample": SAMPLE_DOC,
 }

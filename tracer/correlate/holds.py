@@ -9,6 +9,7 @@ import numpy as np
 
 from tracer.correlate import gaps, lag, reasons
 from tracer.correlate.index import Bools, Index, Ints, distinct, ints, take
+from tracer.correlate.samples import lines_of
 from tracer.correlate.words import HELD_BY, MANY_CALLBACKS
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ FLOOR_NS = 1_000_000  # what is shorter has no row
 NONE = -1
 _RUN_OPEN = 128  # record.h
 _STEP, _CALLBACK, _ITERATION = range(3)
+_GC = np.array(["", "gc"], object)
 _KINDS = np.array(["step", "callback", "iteration"], object)
 _PARTS = {
     "on_cpu_ns": (lag.BUSY, lag.LOOP),
@@ -54,6 +56,9 @@ def hold_rows(p: Picture) -> dict[str, Any]:
     kind = np.where(holds.run < 0, _ITERATION, np.where(at_step >= 0, _STEP, _CALLBACK))
     name = p.events.texts(np.maximum(agent, 0), take(p.events["callback"]["name_str"], at_back, 0))
     where, where_from = _places(p, at_step, task)
+    seen = lines_of(p.events.folder, holds.tid, holds.start, holds.end)
+    sampled = seen["samples"] > 0
+    where = np.where(sampled, seen["where"], where)
     parts = _parts(p, holds)
     lossy = gaps.touched(p.events, holds.start, holds.end)
     still = take(runs.flags, holds.run, 0) & _RUN_OPEN != 0
@@ -67,7 +72,11 @@ def hold_rows(p: Picture) -> dict[str, Any]:
         "task_id": np.where(task > 0, task, NONE),
         "name": name,
         "where": where,
-        "where_from": where_from,
+        "where_from": np.where(sampled, np.array("sampled", object), where_from),
+        "leaf": seen["leaf"],
+        "chain": seen["chain"],
+        "samples": seen["samples"],
+        "c_function": _GC[(2 * seen["collecting"] > seen["samples"]).astype(np.int64)],
         "tgid": _tgids(p, holds.tid, holds.start),
         "tid": ints(holds.tid),
         "start_ns": holds.start,

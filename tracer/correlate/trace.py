@@ -17,7 +17,7 @@ from tracer.store.layout import TraceFolder, newest_trace
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALL_TABLES = (*TABLES, *KERNEL_TABLES, *AGENT_TABLES, "string", "loss")
+ALL_TABLES = (*TABLES, *KERNEL_TABLES, *AGENT_TABLES, "string", "loss", "sample")
 Row = dict[str, Any]
 
 

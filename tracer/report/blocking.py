@@ -5,16 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.correlate import reasons
-from tracer.correlate.lag import OFF_GIL
 from tracer.correlate.words import HELD_BY
-from tracer.system.syscalls import NUMBER, name_of
+from tracer.report.holders import holders
+from tracer.system.syscalls import name_of
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
 _NO_SYSCALL = 65535  # record.h: off_cpu.nr of a thread that was in none: a page fault
 _WORST = 5
-_KEYS = ("task_id", "task_name", "coroutine", "name", "where", "where_from", "kind", "tgid", "tid")
+_KEYS = (
+    "task_id",
+    "task_name",
+    "coroutine",
+    "name",
+    "where",
+    "where_from",
+    "leaf",
+    "c_function",
+    "samples",
+    "kind",
+    "tgid",
+    "tid",
+)
 # a task is ready from here on: its data, its deadline or its waking is there
 _READY = "coalesce(t4_ns, t5_ns, t6_ns, t7_ns)"
 
@@ -31,16 +44,17 @@ def blocking_rows(trace: Trace, over_ns: int) -> list[Row]:
         {"over": over_ns},
     )
     calls, contents, delays = _calls(trace), _contents(trace), _delays(trace)
-    holders = _holders(trace)
+    held_by = _by_hold(holders(trace))
     rows = []
     for hold in trace.rows("SELECT * FROM chosen ORDER BY hold_id"):
         row: dict[str, Any] = {"hold_id": hold["hold_id"]}
         row |= {key: None if hold[key] == "" else hold[key] for key in _KEYS}
+        row["chain"] = hold["chain"].splitlines()
         row |= {key: hold[key] for key in ("start_ns", "dur_ns", "cause", *HELD_BY)}
         waited = delays.get(hold["hold_id"], [])
         row |= {
             "syscalls": calls.get(hold["hold_id"], []),
-            "holders": holders.get(hold["hold_id"], []),
+            "holders": held_by.get(hold["hold_id"], []),
             "runs": hold["runs"],
             "ran": contents.get(hold["hold_id"], []),
             "delayed_awaits": len(waited),
@@ -86,40 +100,6 @@ def _calls(trace: Trace) -> dict[int, list[Row]]:
     for row in rows:
         nr = row.pop("nr")
         row["name"] = "page_fault" if nr == _NO_SYSCALL else name_of(nr)
-    return _by_hold(rows)
-
-
-def _holders(trace: Trace) -> dict[int, list[Row]]:
-    """Return the threads that had what each chosen hold slept for: the GIL or a lock.
-
-    A lock was held by the thread that woke the sleeper. Of the GIL each release wakes one of those
-    who wait: it was held by the thread that next woke any of them (unknown if that is the sleeper,
-    which had got it meanwhile without being woken).
-    """
-    rows = trace.rows(
-        """
-        WITH named AS (
-          SELECT tid, max(tgid) AS tgid, arg_max(comm, ts_ns) AS comm FROM thread GROUP BY tid),
-        sleep AS (
-          SELECT tgid, o.tid, o.ts_ns, o.dur_ns, o.ts_ns + o.wake_ns AS woken_ns, waker_tid,
-                 why & $gil > 0 AS is_gil
-            FROM off_cpu o JOIN named USING (tid) WHERE o.nr = $futex AND state <> 0),
-        handed AS (SELECT tgid, woken_ns, waker_tid FROM sleep WHERE is_gil AND waker_tid > 0),
-        held AS (
-          SELECT 'gil' AS of, s.tid, s.ts_ns, s.dur_ns, h.waker_tid AS holder
-            FROM sleep s ASOF JOIN handed h ON h.tgid = s.tgid AND h.woken_ns >= s.ts_ns
-           WHERE is_gil
-          UNION ALL
-          SELECT 'lock', tid, ts_ns, dur_ns, waker_tid FROM sleep WHERE NOT is_gil)
-        SELECT hold_id, of, holder AS tid, any_value(named.comm) AS thread,
-               sum(held.dur_ns)::BIGINT AS dur_ns
-          FROM chosen c JOIN held ON held.tid = c.tid
-           AND held.ts_ns >= c.start_ns AND held.ts_ns < c.end_ns AND holder NOT IN (0, held.tid)
-          LEFT JOIN named ON named.tid = holder
-         GROUP BY hold_id, of, holder ORDER BY hold_id, dur_ns DESC, holder""",
-        gil=OFF_GIL,
-        futex=NUMBER["futex"],
-    )
     return _by_hold(rows)
 
 

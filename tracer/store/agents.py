@@ -28,7 +28,8 @@ _RUNS = ("step", "callback")
 class Agents:
     """All agents of a trace: `infos` for the manifest, records, strings, counts by kind.
 
-    `rings` is each agent's index in `infos` by the name of its ring.
+    `rings` is each agent's index in `infos` by the name of its ring; `tids` are its thread ids in
+    the root pid namespace by those that its process sees.
     """
 
     infos: list[dict[str, Any]] = field(default_factory=list)
@@ -37,6 +38,7 @@ class Agents:
     written: dict[str, int] = field(default_factory=dict)
     rings: dict[str, int] = field(default_factory=dict)
     names: dict[tuple[int, int], str] = field(default_factory=dict)
+    tids: dict[int, dict[int, int]] = field(default_factory=dict)
     _parts: dict[str, list[tuple[int, decode.Rows]]] = field(default_factory=dict)
 
     def columns(self, name: str) -> decode.Columns:
@@ -112,7 +114,7 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
     index = len(agents.infos)
     threads = kernel.get("agent_thread")
     ours = [] if threads is None else list(threads[threads["agent"] == ring.agent])
-    tids = {int(t["ns_tid"]): int(t["tid"]) for t in ours}
+    tids = agents.tids[index] = {int(t["ns_tid"]): int(t["tid"]) for t in ours}
     tgid = int(ours[0]["tgid"]) if ours else ring.ns_tgid
     header = load_header()
     records = part.records
@@ -136,6 +138,8 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
             "python": ring.python,
             "hexversion": ring.hexversion,
             "gil": ring.tells_gil,
+            "frames": ring.layout["code_type"] > 0,
+            "library": ring.library,
             "start_ns": ring.start_ns,
             "records": sum(len(r) for r in records.values()),
             "lost": sum(lost.values()),

@@ -7,7 +7,7 @@ which outlive everybody.
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -16,8 +16,12 @@ from tracer.events.header import load as load_header
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES, stored_columns
 from tracer.store import decode
 from tracer.store.agents import read_agents
-from tracer.store.layout import KERNEL_RAW, LOSSES, PARQUET, PROCESSES, TraceFolder
+from tracer.store.layout import KERNEL_RAW, LOSSES, PARQUET, PROCESSES, SAMPLES, TraceFolder
 from tracer.store.losses import Losses, json_lines, read_losses
+from tracer.store.samples import SAMPLE_COLUMNS, sample_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # who reads the agents' records asks for these
 _NEEDED_LATER = ("thread", "agent_thread")
@@ -44,8 +48,13 @@ def finalise(folder: TraceFolder) -> dict[str, Any]:
     for name in AGENT_TABLES:
         _write_table(connection, folder, name, agents.columns(name))
     written |= agents.written
-    _write_strings(connection, folder, agents.strings)
+    _write_rows(
+        connection, folder, "string", "agent BIGINT, id BIGINT, text VARCHAR", agents.strings
+    )
     _write_losses(connection, folder, losses.columns(agents.rings))
+    _write_rows(
+        connection, folder, "sample", SAMPLE_COLUMNS, sample_rows(folder.raw / SAMPLES, agents)
+    )
     connection.close()
     manifest.update(
         state="cut" if cut else "complete",
@@ -137,13 +146,19 @@ def _write_table(
     )
 
 
-def _write_strings(
-    connection: duckdb.DuckDBPyConnection, folder: TraceFolder, strings: list[tuple[int, int, str]]
+def _write_rows(
+    connection: duckdb.DuckDBPyConnection,
+    folder: TraceFolder,
+    name: str,
+    columns: str,
+    rows: Sequence[tuple[Any, ...]],
 ) -> None:
-    connection.execute("CREATE TABLE string (agent BIGINT, id BIGINT, text VARCHAR)")
-    if strings:
-        connection.executemany("INSERT INTO string VALUES (?, ?, ?)", strings)
-    connection.execute(f"COPY string TO {folder.table_sql('string')} {PARQUET}")
+    """Write a table of texts."""
+    connection.execute(f"CREATE TABLE {name} ({columns})")
+    if rows:
+        marks = ", ".join("?" for _ in rows[0])
+        connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+    connection.execute(f"COPY {name} TO {folder.table_sql(name)} {PARQUET}")
 
 
 def _write_losses(

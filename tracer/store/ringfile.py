@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SLOT = 64
 _DATA = 4096
+_KIND_AT = 14
 _TRIES = 100
 
 
@@ -57,11 +58,18 @@ class RingFile:
         self.capacity = slots
         at, runs = header.constants["AGENT_OPEN_AT"], header.constants["AGENT_OPEN_RUNS"]
         self._open = np.frombuffer(self._map, np.uint8, runs * SLOT, at).reshape(-1, SLOT)
+        self._step = header.records["step"].dtype  # a callback's run and tid are in its places
         self.agent = int(self._header["agent"][0])
         self.ns_tgid = int(self._header["pid"][0])
         self.start_ns = int(self._header["start_ns"][0])
         self.hexversion = int(self._header["hexversion"][0])
         self.tells_gil = bool(self._header["gil"][0])
+        self.library = bytes(self._header["library"][0]).decode(errors="replace")
+        names = header.records["agent_ring"].dtype.names or ()
+        own = names[names.index("gil") :]
+        scalar = [n for n in own if self._header[n].ndim == 1 and n != "library"]
+        # where its interpreter keeps what internals.c tells of
+        self.layout = {name: int(self._header[name][0]) for name in scalar}
         self.python = bytes(self._header["python"][0]).decode(errors="replace")
 
     @property
@@ -98,6 +106,17 @@ class RingFile:
                     runs.append(record)
                     break
         return b"".join(runs)
+
+    def open_since(self) -> tuple[Any, Any]:
+        """Return for each place when the run there began, and whether there is one."""
+        return self._open.view(np.int64)[:, 0], self._open[:, _KIND_AT] != 0
+
+    def open_at(self, place: int) -> tuple[int, int, int, int]:
+        """Return the run open at a place: serial, tid, thread state and the frame it began in."""
+        record = self._open.view(self._step)[place, 0]
+        header = self._header[0]
+        tstate, base = int(header["tstate"][place]), int(header["base"][place])
+        return int(record["run"]), int(record["tid"]), tstate, base
 
     @property
     def orphans(self) -> list[tuple[int, int]]:

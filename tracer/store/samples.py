@@ -1,0 +1,77 @@
+"""The sampler's file as the table `sample`: what long runs were doing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.store.losses import json_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tracer.store.agents import Agents
+
+SAMPLE_DOC = {
+    "id": "number of the row in this table, in order of ts_ns",
+    "ts_ns": "time, CLOCK_MONOTONIC ns; the run was open before and after",
+    "agent": "index into the manifest's agents",
+    "tid": "the thread",
+    "run": "the step or callback it was in (step.run, callback.run)",
+    "where": "file:line of the innermost frame outside the libraries; if all are in one, outermost",
+    "leaf": "file:line and name of the innermost frame",
+    "chain": "file:line and name of each frame down to the loop, the innermost first",
+    "collecting": "this thread was collecting garbage",
+    "holder_tid": "another thread had the GIL: its id, else NULL",
+    "holder_leaf": "file:line and name of its innermost frame, NULL if it was not readable",
+}
+_TYPES = {
+    "where": "VARCHAR",
+    "leaf": "VARCHAR",
+    "chain": "VARCHAR[]",
+    "collecting": "BOOLEAN",
+    "holder_leaf": "VARCHAR",
+}
+SAMPLE_COLUMNS = ", ".join(f'"{name}" {_TYPES.get(name, "BIGINT")}' for name in SAMPLE_DOC)
+
+
+def sample_rows(path: Path, agents: Agents) -> list[tuple[Any, ...]]:
+    """Return the table's rows, in order of time."""
+    rows = []
+    for sample in json_lines(path):
+        index = agents.rings.get(sample["agent"])
+        if index is None:
+            continue
+        tids, library = agents.tids.get(index, {}), agents.infos[index].get("library", "")
+        frames, holder = sample["frames"], sample["holder"] or {}
+        own = [f for f in frames if not _is_library(f["file"], library)]
+        user = own[0] if own else frames[-1]
+        rows.append(
+            (
+                sample["ts_ns"],
+                index,
+                tids.get(sample["tid"], sample["tid"]),
+                sample["run"],
+                f"{user['file']}:{user['line']}",
+                _text(frames[0]),
+                [_text(frame) for frame in frames],
+                sample["collecting"],
+                tids.get(holder["tid"], holder["tid"]) if holder else None,
+                _text(holder) if "file" in holder else None,
+            )
+        )
+    rows.sort(key=lambda row: row[0])
+    return [(at, *row) for at, row in enumerate(rows)]
+
+
+def _text(frame: dict[str, Any]) -> str:
+    return f"{frame['file']}:{frame['line']} {frame['name']}"
+
+
+def _is_library(file: str, library: str) -> bool:
+    """Say whether a file is no code of the user's: as the agent does (strings.c)."""
+    return (
+        "/site-packages/" in file
+        or "/dist-packages/" in file
+        or file.startswith("<frozen")
+        or bool(library and file.startswith(library + "/"))
+    )
