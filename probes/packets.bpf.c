@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
  * Hooks: tcp_sendmsg_locked (up to Linux 6.12 the function of that name),
- * net_dev_queue, net_dev_start_xmit, netif_receive_skb.
+ * net_dev_start_xmit, netif_receive_skb.
  * Cost: a few stores per packet of the machine; a look-up per packet handed to a device.
  * Cannot see: pure acknowledgements (no table reads them).
  *
- * Not hooked: net_dev_xmit (on lo and veth it fires after the receiver has the packet; the
+ * Not hooked: net_dev_queue (the way into the stack begins at tcp_sendmsg_locked), net_dev_xmit (on lo and veth it fires after the receiver has the packet; the
  * hand-over is net_dev_start_xmit) and netif_rx (same packet as netif_receive_skb; the peer's
  * packet is paired by socket and sequence number).
  */
@@ -34,16 +34,6 @@ int kprobe_tcp_sendmsg_locked(struct pt_regs *ctx)
 	return tcp_sends(ctx->di);
 }
 
-int on_net_dev_queue(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct cpu_state *p = this_cpu();
-	if (!p)
-		return 0;
-	p->queue_skb = ctx->args[0];
-	p->queue_ns = bpf_ktime_get_ns();
-	return 0;
-}
-
 int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 skb = ctx->args[0], dev = ctx->args[1];
@@ -55,19 +45,18 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u32 seq = 0, len = RD(u32, skb, O_SKB_LEN);
 	u8 flags = 0;
-	u64 head = RD(u64, skb, O_SKB_HEAD);
 	if (s->tcp) {
+		u64 head, data;
+		RD2(skb, u64, head, O_SKB_HEAD, u64, data, O_SKB_DATA);
 		u64 th = head + RD(u16, skb, O_SKB_TRANSPORT);
-		u32 before = th - RD(u64, skb, O_SKB_DATA);
-		u32 doff = RD(u8, th, 12) >> 4;
-		u8 bits = RD(u8, th, 13);
-		len = len - before - doff * 4;
+		struct tcp_head tcp = RD(struct tcp_head, th, 0);
+		len = len - (u32)(th - data) - (tcp.offset >> 4) * 4;
 		flags = FLAG_TCP;
-		if (bits & 2)
+		if (tcp.bits & TCP_SYN)
 			flags |= FLAG_SYN;
 		else if (!len)
 			return 0;
-		seq = bpf_ntohl(RD(u32, th, 4));
+		seq = bpf_ntohl(tcp.seq);
 	}
 	struct cpu_state *p = this_cpu();
 	if (!p)
@@ -81,11 +70,11 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 	e->sock = s->id;
 	e->seq = seq;
 	e->len_bytes = len;
-	e->ifindex = RD(u32, dev, O_DEV_IFINDEX);
-	e->netns = RD(u32, RD(u64, dev, O_DEV_NET), O_NET_INUM);
-	e->segs = RD(u16, head + RD(u32, skb, O_SKB_END), O_SHINFO_GSO_SEGS);
-	if (p->queue_skb == skb)
-		e->queue_age_ns = now - p->queue_ns;
+	u32 ifindex;
+	u64 net;
+	RD2(dev, u32, ifindex, O_DEV_IFINDEX, u64, net, O_DEV_NET);
+	e->ifindex = ifindex;
+	e->netns = RD(u32, net, O_NET_INUM);
 	if (p->sendmsg_sk == sk)
 		e->sendmsg_age_ns = now - p->sendmsg_ns;
 	u64 key = (u64)e->netns << 32 | e->ifindex;

@@ -17,14 +17,12 @@ int on_tcp_probe(struct bpf_raw_tracepoint_args *ctx)
 	struct cpu_state *p = this_cpu();
 	if (!p)
 		return 0;
-	/* tcp_rcv_established: skb->data is the TCP header */
-	u64 th = RD(u64, skb, O_SKB_DATA);
-	u32 doff = RD(u8, th, 12) >> 4;
+	struct tcp_cb cb = RD(struct tcp_cb, skb, O_SKB_CB);
+	u8 bits = *((u8 *)&cb + O_CB_FLAGS);
 	p->probe_sk = sk;
 	p->probe_skb = skb;
-	p->seq = bpf_ntohl(RD(u32, th, 4));
-	p->len = RD(u32, skb, O_SKB_LEN) - doff * 4;
-	p->srtt = RD(u32, sk, O_TCP_SRTT) >> 3;
+	p->seq = cb.seq;
+	p->len = cb.end_seq - cb.seq - !!(bits & TCP_FIN) - !!(bits & TCP_SYN);
 	p->iif = RD(u32, skb, O_SKB_IIF);
 	return 0;
 }
@@ -121,7 +119,7 @@ static __always_inline int data_ready(u64 sk)
 		e->flags |= FLAG_TCP;
 		e->seq = p->seq;
 		e->len_bytes = p->len;
-		e->srtt_us = p->srtt;
+		e->srtt_us = RD(u32, sk, O_TCP_SRTT) >> 3;
 		e->ifindex = p->iif;
 	}
 	if (softirq) {
@@ -193,7 +191,7 @@ int on_tcp_retransmit_skb(struct bpf_raw_tracepoint_args *ctx)
 	if (!e)
 		return 0;
 	e->sock = s->id;
-	e->seq = RD(u32, skb, O_SKB_CB); /* tcp_skb_cb.seq is its first field */
+	e->seq = RD(struct tcp_cb, skb, O_SKB_CB).seq;
 	e->len_bytes = RD(u32, skb, O_SKB_LEN);
 	submit(e);
 	return 0;

@@ -100,11 +100,10 @@ struct cpu_state {
 	u64 rx_ns[RX_KEPT], rx_skb[RX_KEPT];
 	u64 probe_sk, probe_skb;
 	u64 ready_sock;
-	u64 queue_skb, queue_ns;
 	u64 sendmsg_sk, sendmsg_ns;
 	u64 child_sk, child_ns;     /* the connection that became established last, whosoever it is */
 	u32 irq, in_irq, rx_count, iif;
-	u32 seq, len, srtt, ready_tid, active;
+	u32 seq, len, ready_tid, active;
 };
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
 

@@ -244,13 +244,12 @@ struct ev_transmit {
 	u8 flags;         /* FLAG_TCP, FLAG_SYN, FLAG_SOFTIRQ */
 	u64 sock;         /* ev_socket.sock */
 	u32 sendmsg_age_ns; /* ts_ns minus tcp_sendmsg_locked of this socket on this CPU; 0 unknown */
-	u32 queue_age_ns; /* ts_ns minus net_dev_queue of this packet; 0 unknown */
 	u32 seq;          /* first sequence number */
 	u32 len_bytes;    /* payload (all segments of a GSO packet) */
 	u32 ifindex;      /* device */
 	u32 netns;        /* inode of the device's network namespace */
-	u32 segs;         /* GSO segments, 0 or 1 if not segmented */
 	u32 spare;        /* 0 */
+	u64 spare2;       /* 0 */
 };
 
 /* TCP sent a packet again (tcp_retransmit_skb). */

@@ -4,7 +4,7 @@
  *
  * The walk task -> files -> fdtable -> file -> socket -> sock is done at every system call on
  * a descriptor: it survives dup, inheritance and descriptors passed between processes, needs
- * no tracepoint that older kernels lack, and costs six reads. A socket is named by the time of
+ * no tracepoint that older kernels lack, and costs seven reads. A socket is named by the time of
  * its first sight (unique, never reused); its inode tells when an address was given to another.
  */
 static __always_inline void emit_socket(u64 sk, struct sock_state *s)
@@ -72,9 +72,12 @@ static __always_inline u64 file_of(s32 fd)
 {
 	u64 files = RD(u64, bpf_get_current_task(), O_TASK_FILES);
 	u64 fdt = RD(u64, files, O_FILES_FDT);
-	if ((u32)fd >= RD(u32, fdt, O_FDT_MAX_FDS))
+	u64 open;
+	u32 size;
+	RD2(fdt, u64, open, O_FDT_FD, u32, size, O_FDT_MAX_FDS);
+	if ((u32)fd >= size)
 		return 0;
-	return RD(u64, RD(u64, fdt, O_FDT_FD), (u64)fd * 8);
+	return RD(u64, open, (u64)fd * 8);
 }
 
 /* The socket behind a descriptor, made known if it was not; *mode is the inode's, 0 if closed. */
@@ -84,14 +87,15 @@ static __always_inline struct sock_state *socket_of(s32 fd, u16 *mode, u64 *sk_o
 	*mode = 0;
 	if (!file)
 		return NULL;
-	u64 inode = RD(u64, file, O_FILE_INODE);
-	*mode = RD(u16, inode, O_INODE_MODE);
+	u64 inode, private;
+	u32 ino; /* the low half of an u64 */
+	RD2(file, u64, inode, O_FILE_INODE, u64, private, O_FILE_PRIVATE);
+	RD2(inode, u16, *mode, O_INODE_MODE, u32, ino, O_INODE_INO);
 	if ((*mode & S_IFMT) != S_IFSOCK)
 		return NULL;
-	u64 sk = RD(u64, RD(u64, file, O_FILE_PRIVATE), O_SOCKET_SK);
+	u64 sk = RD(u64, private, O_SOCKET_SK);
 	if (!sk)
 		return NULL;
-	u32 ino = RD(u64, inode, O_INODE_INO);
 	*sk_out = sk;
 	struct sock_state *s = socks.lookup(&sk);
 	if (!s)

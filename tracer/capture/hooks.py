@@ -38,7 +38,6 @@ HOOKS = (
     Hook("tcp_retransmit_skb", "on_tcp_retransmit_skb", 2, 2),
     Hook("tcp_destroy_sock", "on_tcp_destroy_sock", 1, 1),
     Hook("tcp_sendmsg_locked", "on_tcp_sendmsg_locked", 1, 3, function="tcp_sendmsg_locked"),
-    Hook("net_dev_queue", "on_net_dev_queue", 1, 3),
     Hook("net_dev_start_xmit", "on_net_dev_start_xmit", 2, 3),
     Hook("netif_receive_skb", "on_netif_receive_skb", 1, 3),
     Hook("softirq_raise", "on_softirq_raise", 1, 3),

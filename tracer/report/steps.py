@@ -53,7 +53,6 @@ _PROOF_KEYS = (
     "rx_age_ns",
     "srtt_us",
     "sendmsg_age_ns",
-    "queue_age_ns",
     "wake_ns",
     "waker_tid",
     "in_cpu",
@@ -202,9 +201,8 @@ class _Explainer:
         tx = self.found["tx_id"]
         if tx is None:
             return None, None
-        age = tx["sendmsg_age_ns"] or tx["queue_age_ns"]
         sent = self._at("send_id") or 0
-        return max(int(tx["ts_ns"] - age), sent), int(tx["ts_ns"])
+        return max(int(tx["ts_ns"] - tx["sendmsg_age_ns"]), sent), int(tx["ts_ns"])
 
     def _travel(self) -> int:
         """Return half a smoothed round trip, at most half of what there is, ns."""
