@@ -16,11 +16,14 @@ _TABLE: dict[str, tuple[int, int]] = {
     "write": (1, WRITE),
     "close": (3, FD),
     "poll": (7, PLAIN),
+    "mmap": (9, PLAIN),
+    "munmap": (11, PLAIN),
     "pread64": (17, FD),
     "pwrite64": (18, FD),
     "readv": (19, READ),
     "writev": (20, WRITE),
     "select": (23, PLAIN),
+    "mremap": (25, PLAIN),
     "nanosleep": (35, PLAIN),
     "socket": (41, SOCKET),
     "connect": (42, CONNECT),
@@ -54,13 +57,10 @@ _SLOW_NAMES = {
     4: "stat",
     5: "fstat",
     8: "lseek",
-    9: "mmap",
     10: "mprotect",
-    11: "munmap",
     12: "brk",
     16: "ioctl",
     24: "sched_yield",
-    25: "mremap",
     28: "madvise",
     39: "getpid",
     56: "clone",
@@ -85,8 +85,8 @@ _SLOW_NAMES = {
 }
 
 CLASS_OF = dict(_TABLE.values())
+NUMBER = {name: nr for name, (nr, _cls) in _TABLE.items()}
 NAME = {nr: name for name, (nr, _cls) in _TABLE.items()} | _SLOW_NAMES
-NUMBER = {name: nr for nr, name in NAME.items()}
 
 
 SENDS = frozenset(nr for nr, cls in CLASS_OF.items() if cls in (SEND, WRITE))
