@@ -35,7 +35,7 @@ lint: setup-test ## run ruff, mypy and the import contract
 		$(BIN)/mypy; \
 		$(BIN)/lint-imports --no-cache'
 
-bench: setup-test ## measure overhead and throughput (needs sudo)
+bench: setup-test ## measure what tracing costs, beside the bars (needs sudo)
 	@$(OWNED) $(BIN)/python -m pytest tests/bench -m bench -s --timeout=1800 $(BENCH_ARGS)
 
 clean: ## remove .venv and all caches

@@ -16,6 +16,7 @@ import sys
 import time
 
 CONNECTIONS = 8
+PACED = 20  # round trips of a connection between two looks at the clock
 MESSAGE = b"e" * 64
 
 
@@ -36,14 +37,18 @@ async def serve() -> None:
     server.close()
 
 
-async def call(port: int, round_trips: int) -> None:
+async def call(port: int, round_trips: int, per_second: float) -> None:
     """Send and await so many messages over all connections, and print how long it took."""
     streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
 
     async def several(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter, each: int
     ) -> None:
-        for _ in range(each):
+        began = time.perf_counter()
+        for number in range(each):
+            if per_second and number % PACED == 0:
+                due = began + number * CONNECTIONS / per_second
+                await asyncio.sleep(max(0, due - time.perf_counter()))
             writer.write(MESSAGE)
             await reader.readexactly(len(MESSAGE))
 
@@ -58,13 +63,13 @@ async def call(port: int, round_trips: int) -> None:
     print(json.dumps({**done, "seconds": seconds}))
 
 
-def both(round_trips: int) -> None:
+def both(round_trips: int, per_second: float) -> None:
     """Run the server in a process of its own and the client in this one."""
     command = [sys.executable, __file__, "--role", "server"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         try:
-            asyncio.run(call(int(server.stdout.readline()), round_trips))
+            asyncio.run(call(int(server.stdout.readline()), round_trips, per_second))
         except BaseException:
             server.terminate()
             raise
@@ -75,12 +80,13 @@ if __name__ == "__main__":
     parser.add_argument("--role", choices=("both", "server", "client"), default="both")
     parser.add_argument("--port", type=int, help="of the server; the client needs it")
     parser.add_argument("--round-trips", type=int, default=48_000)
+    parser.add_argument("--per-second", type=float, default=0, help="at most; 0: no limit")
     options = parser.parse_args()
     if options.role == "both":
-        both(options.round_trips)
+        both(options.round_trips, options.per_second)
     elif options.role == "server":
         asyncio.run(serve())
     elif options.port is None:
         parser.error("--role client needs --port")
     else:
-        asyncio.run(call(options.port, options.round_trips))
+        asyncio.run(call(options.port, options.round_trips, options.per_second))
