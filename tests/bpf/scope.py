@@ -64,6 +64,9 @@ class Scope:
         )
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
+    def _name(self) -> str:
+        return str(self.trace.relative_to(self.folder))
+
     def run(
         self,
         *command: str,
@@ -72,7 +75,7 @@ class Scope:
         env: dict[str, str] | None = None,
     ) -> Done:
         """Trace a command to its end."""
-        return self.call("run", "-o", "t", *options, "--", *command, stdin=stdin, env=env)
+        return self.call("run", "-o", self._name(), *options, "--", *command, stdin=stdin, env=env)
 
     def start(
         self,
@@ -90,7 +93,7 @@ class Scope:
             **popen,
         }
         process = subprocess.Popen(
-            [*before, COMMAND, "run", "-o", "t", *options, "--", *command],
+            [*before, COMMAND, "run", "-o", self._name(), *options, "--", *command],
             cwd=self.folder,
             **popen,
         )
@@ -99,7 +102,7 @@ class Scope:
 
     def document(self, command: str, *words: str) -> Any:
         """Return the JSON that a command prints about the trace."""
-        done = self.call(command, "t", *words, "--json")
+        done = self.call(command, self._name(), *words, "--json")
         assert done.code == 0, done.err
         return json.loads(done.out)
 

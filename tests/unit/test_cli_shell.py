@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import types
@@ -58,7 +59,7 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, error: errors.AwaitscopeError) -> None:
+def offer(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Put a command `boom` into the table that raises this error."""
 
     @click.command
@@ -98,6 +99,27 @@ def test_an_error_without_a_fix_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     """There is no empty fix."""
     offer(monkeypatch, errors.TraceUnreadable("it broke"))
     assert CliRunner().invoke(main, ["boom"]).stderr == "awaitscope: it broke\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "awaitscope: No space left on device\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            "awaitscope: x: Permission denied\n",
+        ),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), ""),
+    ],
+    ids=["full", "denied", "reader gone"],
+)
+def test_output_that_cannot_be_written(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's refusal is a line; a reader that has read enough is nothing to tell."""
+    offer(monkeypatch, error)
+    result = CliRunner().invoke(main, ["boom"])
+    assert (result.exit_code, result.stderr) == (1, said)
 
 
 @pytest.mark.parametrize(

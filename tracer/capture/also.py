@@ -55,7 +55,7 @@ def resolve(spec: str) -> int:
     if spec.isdigit():
         if int(spec) not in processes:
             raise Usage(f"--also {spec}: there is no such process", "check the PID with ps")
-        return int(spec)
+        return _not_ours(int(spec), spec, processes)
     matching = {t for t, (comm, _p) in processes.items() if comm == spec and t != os.getpid()}
     roots = sorted(t for t in matching if processes[t][1] not in matching)
     if not roots:
@@ -65,7 +65,16 @@ def resolve(spec: str) -> int:
         raise Usage(
             f"--also {spec} fits several process trees: {listing}", "give the PID of one of them"
         )
-    return roots[0]
+    return _not_ours(roots[0], spec, processes)
+
+
+def _not_ours(root: int, spec: str, processes: dict[int, tuple[str, int]]) -> int:
+    if os.getpid() in _tree(root, processes):
+        raise Usage(
+            f"--also {spec}: this awaitscope is a descendant of it, and would trace itself",
+            "name the server's own process",
+        )
+    return root
 
 
 def threads_of(root: int) -> list[Thread]:

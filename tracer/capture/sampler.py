@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -92,7 +93,8 @@ class Sampler:
             return
         sample = _sample(one.ring, one.interpreter, place)
         if sample:
-            os.write(self._fd, json.dumps(sample).encode() + b"\n")
+            with suppress(OSError):  # the disk is full: the session finds out by itself
+                os.write(self._fd, json.dumps(sample).encode() + b"\n")
 
 
 def overdue(ring: RingFile, now_ns: int) -> list[int]:

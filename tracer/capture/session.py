@@ -6,6 +6,7 @@ The loop copies bytes and forwards signals; everything that can be done later is
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -35,16 +36,26 @@ from tracer.capture.target import (
 )
 from tracer.errors import Prerequisite, TracerFailed
 from tracer.events.header import load as load_header
-from tracer.store.layout import KERNEL_RAW, LOSSES, PROCESSES, SAMPLES, TraceFolder, is_trace
+from tracer.store.layout import (
+    KERNEL_RAW,
+    LOSSES,
+    PROCESSES,
+    RESERVE,
+    SAMPLES,
+    TraceFolder,
+    is_trace,
+)
 from tracer.store.ringfile import RingFile, write_all
+from tracer.store.stops import STOPS, is_nearly_full, stop_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _RING_HEADER = 8
 _KIND_OFFSET = _RING_HEADER + 14  # behind ts_ns, tid, cpu: see the head in record.h
 _SCAN_S = 0.1
 _POLL_S = (0.01, 0.1)
+_RESERVE_BYTES = 1 << 16
 _FILLED = 0.25  # of a ring: then it is emptied more often
 
 
@@ -102,6 +113,26 @@ def _agent_cache(user: User) -> Path | None:
     return home / ".cache" / "awaitscope" if own else None
 
 
+def _refuse_to_nest() -> None:
+    live = os.environ.get("AWAITSCOPE_LIVE")
+    if live and Path(live).is_dir():
+        raise TracerFailed(
+            "this runs inside a program that awaitscope traces already: it is in that trace",
+            "leave the inner `awaitscope run` out",
+        )
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Say in a sentence that recording failed."""
+    try:
+        yield
+    except OSError as error:
+        raise TracerFailed(
+            f"recording to {path} failed: {error.strerror}", "make room there, or choose another -o"
+        ) from error
+
+
 class _Session:
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
         self._options = options
@@ -111,6 +142,7 @@ class _Session:
         self._tgids: dict[int, int] = {}  # by agent, as the kernel says
         self._watched: set[int] = set()
         self._next_scan = self._next_loss = 0.0
+        self._stopped: str | None = None
         self._began_ns = time.monotonic_ns()
 
     def run(self) -> Recording:
@@ -124,11 +156,15 @@ class _Session:
         self._roots = [also.resolve(spec) for spec in options.also]
         if options.output:
             check_output_folder(options.output, force=options.force)
+        _refuse_to_nest()
         find_command(options.command[0], env)  # before there is a folder to clean up
         python = agent.python_of(options.command, env)
-        folder = self._make_folder(options, user)
-        cache = _agent_cache(user) or folder.live / "agent"
-        with contextlib.ExitStack() as undo:  # until the command runs
+        path = options.output or Path(
+            f"awaitscope-{Path(options.command[0]).name}-{os.getpid()}.trace"
+        )
+        with _storage_errors(path), contextlib.ExitStack() as undo:  # until the command runs
+            folder = self._make_folder(path, user)
+            cache = _agent_cache(user) or folder.live / "agent"
             undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
             prebuilt = self._prebuild(python, cache) if python else None
             env = agent.environment(env, folder.live, cache, options.agent_slots)
@@ -145,16 +181,19 @@ class _Session:
             released_ns = time.monotonic_ns()
             held.release()  # a command that the kernel refuses leaves no trace
             undo.pop_all()
+        manifest["start_ns"] = self._whole_ns = released_ns
         try:
             samples = folder.new_file(folder.raw / SAMPLES, os.O_APPEND)
             with Sampler(samples) as self._sampler:
-                code = self._loop(held)
-            self._finish(manifest, released_ns)
+                manifest["exit_code"] = self._loop(held)
+            self._finish(manifest)
+        except OSError as error:
+            self._break_off(manifest, error)
         finally:
             self._close_rings()
             loader.close()
-        manifest["exit_code"] = code
-        folder.write_manifest(manifest)
+        with contextlib.suppress(OSError):  # it then is a cut trace that does not say why
+            folder.write_manifest(manifest)
         os.close(self._lock)
         return Recording(folder, user, held)
 
@@ -169,7 +208,16 @@ class _Session:
         self._kernel_rings = [KernelRing(fd, size) for fd in self._loader.ring_fds]
         self._run_times = RunTimes(self._loader.programs())
         self._raw = self._folder.new_file(self._folder.raw / KERNEL_RAW, os.O_EXCL)
+        self._reserve()
         self._seed()
+
+    def _reserve(self) -> None:
+        """Keep room for the manifest: it can be written at the end even if the disk is full."""
+        if is_nearly_full(self._folder.path, 0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fd = self._folder.new_file(self._folder.raw / RESERVE, os.O_EXCL)
+        os.posix_fallocate(fd, 0, _RESERVE_BYTES)
+        os.close(fd)
 
     def _prebuild(self, python: Path, cache: Path) -> str | None:
         """Build the agent as the invoking user; return the reason if that cannot be done."""
@@ -189,21 +237,14 @@ class _Session:
         os.waitpid(child, 0)
         return said or None
 
-    def _make_folder(self, options: Options, user: User) -> TraceFolder:
-        name = Path(options.command[0]).name
-        path = options.output or Path(f"awaitscope-{name}-{os.getpid()}.trace")
-        check_output_folder(path, force=options.force)
+    def _make_folder(self, path: Path, user: User) -> TraceFolder:
+        check_output_folder(path, force=self._options.force)
         if path.exists():
             if path.is_symlink() or not is_trace(path):
                 raise TracerFailed(f"{path} exists and is no trace", "choose another -o")
             shutil.rmtree(path)
         folder = TraceFolder(path)
-        try:
-            folder.create(user.uid, user.gid)
-        except OSError as error:
-            raise TracerFailed(
-                f"the trace folder {path} cannot be made: {error.strerror}", "choose another -o"
-            ) from error
+        folder.create(user.uid, user.gid)
         self._folder, self._lock = folder, folder.lock()
         return folder
 
@@ -225,7 +266,8 @@ class _Session:
         poll_s = _POLL_S[0]
         while True:
             code = held.wait(poll_s)
-            self._run_times.turn(time.monotonic_ns())
+            drained_ns = time.monotonic_ns()
+            self._run_times.turn(drained_ns)
             filled = self._drain()
             now = time.monotonic()
             if now >= self._next_scan or code is not None:
@@ -233,15 +275,42 @@ class _Session:
                 self._next_scan = now + _SCAN_S
             for ring, fd in self._rings.values():
                 filled = max(filled, ring.drain(fd) / ring.capacity)
+            self._whole_ns = drained_ns
             if now >= self._next_loss:
                 self._note_losses()
                 self._next_loss = now + 1.0
-            if code is not None:
-                return code
+            if is_nearly_full(self._folder.path, self._raw_bytes()):
+                self._stop("disk_full")
             if deadline is not None and now >= deadline:
-                return None
+                self._stopped = self._stopped or "duration"
+            if code is not None or self._stopped:
+                return code
             # seldom, since each waking takes a CPU from the traced; often, where rings fill fast
             poll_s = min(max(poll_s * (0.5 if filled > _FILLED else 1.5), _POLL_S[0]), _POLL_S[1])
+
+    def _raw_bytes(self) -> int:
+        """Return how much was recorded so far."""
+        fds = [self._raw, *(fd for _ring, fd in self._rings.values())]
+        return sum(os.fstat(fd).st_size for fd in fds)
+
+    def _stop(self, reason: str) -> None:
+        """End the recording before the command."""
+        self._stopped = reason
+        self._say(f"the recording stops here, the command goes on: {STOPS[reason]}")
+
+    def _break_off(self, manifest: dict[str, Any], error: OSError) -> None:
+        """Leave what was written up to the last time that all was: a trace that was cut there."""
+        self._stop(stop_of(error))
+        self._run_times.end(time.monotonic_ns())
+        self._loader.detach()
+        for ring, fd in self._rings.values():
+            os.close(fd)
+            ring.close()
+        self._rings.clear()
+        os.close(self._raw)
+        with contextlib.suppress(OSError):
+            (self._folder.raw / RESERVE).unlink()
+        manifest.update(stopped=self._stopped, end_ns=self._whole_ns, **self._costs())
 
     def _drain(self) -> float:
         """Write what the kernel's rings hold; return how full the fullest was, 0..1."""
@@ -296,7 +365,8 @@ class _Session:
             entry["uid"] = Path(f"/proc/{tgid}/status").stat().st_uid
             entry["root"] = str(Path(f"/proc/{tgid}/root").readlink())
             environ = Path(f"/proc/{tgid}/environ").read_bytes()
-            entry["agent_asked"] = b"\0AWAITSCOPE_LIVE=" in b"\0" + environ
+            asked = b"AWAITSCOPE_LIVE=" + os.fsencode(self._folder.live.absolute())
+            entry["agent_asked"] = asked in environ.split(b"\0")
         self._append(PROCESSES, entry)
 
     def _note_losses(self) -> None:
@@ -319,10 +389,10 @@ class _Session:
         others = {thread.tgid for root in self._roots for thread in also.threads_of(root)}
         return sorted(tgids - others)
 
-    def _finish(self, manifest: dict[str, Any], released_ns: int) -> None:
-        self._run_times.end(time.monotonic_ns())
+    def _finish(self, manifest: dict[str, Any]) -> None:
+        end_ns = time.monotonic_ns()  # the probes come off one after the other
+        self._run_times.end(end_ns)
         self._loader.detach()
-        end_ns = time.monotonic_ns()
         manifest["devices"] = self._cards.manifest()
         self._drain()
         self._scan_agents()
@@ -336,15 +406,19 @@ class _Session:
         write_all(self._raw, memoryview(open_records(threads, end_ns)))
         write_all(self._raw, memoryview(gap_records(self._loader.untold_gaps())))
         os.close(self._raw)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         manifest.update(
             state="recorded",
-            start_ns=released_ns,
+            stopped=self._stopped,
             end_ns=end_ns,
             left_running=self._left_running({int(t.tgid) for t in threads.values()}),
-            reader_cpu_s=usage.ru_utime + usage.ru_stime,
-            run_times=self._run_times.document(),
+            **self._costs(),
         )
+
+    def _costs(self) -> dict[str, Any]:
+        return {
+            "reader_cpu_s": sum(resource.getrusage(resource.RUSAGE_SELF)[:2]),
+            "run_times": self._run_times.document(),
+        }
 
     def _manifest(self, held: Target, prebuilt: str | None) -> dict[str, Any]:
         uname = os.uname()

@@ -102,6 +102,8 @@ def find_command(name: str, env: dict[str, str]) -> str:
     if found:
         return found
     candidates = [Path(name)] if "/" in name else []
+    if any(path.is_dir() for path in candidates):
+        raise CannotExecute(f"{name} is a folder", "name the program in it")
     if any(path.exists() for path in candidates):
         raise CannotExecute(
             f"{name} cannot be executed", f"chmod +x {name}, or name its interpreter"

@@ -72,7 +72,8 @@ def info(trace: Path | None, output: Output) -> None:
         emit_json(document)
         return
     lost = document["lost_total"]
-    click.echo(f"{document['path']}: {document['state']}, level {document['level']}")
+    stopped = f", stopped early ({document['stopped']})" if document["stopped"] else ""
+    click.echo(f"{document['path']}: {document['state']}{stopped}, level {document['level']}")
     click.echo(f"lost: {lost} records" + (f" in {len(document['gaps'])} gaps" if lost else ""))
     if lost:
         click.echo(table(document["losses"], _LOSSES, output) + "\n")

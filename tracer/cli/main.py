@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from typing import Any
 
@@ -76,6 +77,12 @@ class LazyGroup(click.Group):
         except AwaitscopeError as error:
             show_error(error)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output has enough
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            show_error(AwaitscopeError(f"{where}{error.strerror or error}"))
+            ctx.exit(1)
 
 
 @click.group(

@@ -30,6 +30,7 @@ def record_and_correlate(
     try:
         manifest = complete(recording.folder)
     except AwaitscopeError as error:
+        recording.exit_code()  # if it stopped early, the command still runs
         error.exit_code = 125
         raise
     return Trace(recording.folder, manifest), recording

@@ -85,9 +85,9 @@ def complete(folder: TraceFolder) -> dict[str, Any]:
         finally:
             folder.give_to_owner()
             os.close(lock)
-    except OSError as error:
+    except (OSError, duckdb.Error) as error:
         raise TraceUnreadable(
-            f"{folder.path} was not finished and cannot be now: {error}",
-            "make the folder writable, or copy it",
+            f"{folder.path} was not finished and cannot be now: {str(error).splitlines()[0]}",
+            "make room on its disk and the folder writable, or copy it; then call this again",
         ) from error
     return manifest

@@ -23,6 +23,7 @@ def info_document(trace: Trace) -> dict[str, Any]:
     return {
         "path": str(trace.folder.path),
         "state": m["state"],
+        "stopped": m.get("stopped"),
         "command": m["command"],
         "exit_code": m.get("exit_code"),
         "level": m["level"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracer.events.header import load as load_header
+from tracer.store.stops import STOPS
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
@@ -29,11 +30,16 @@ def shortcomings(trace: Trace) -> list[str]:
             f"LOST {lost} records (rings were full): rows they touch are marked incomplete;"
             f" try a larger {' and '.join(larger)}, or a lower --level"
         )
-    if manifest["state"] == "cut":
+    stopped = manifest.get("stopped")
+    if manifest["state"] == "cut" or stopped not in (None, "duration"):
         seconds = (manifest["end_ns"] - manifest["start_ns"]) / 1e9
+        why = (
+            f"the recording stopped: {STOPS[stopped]}"
+            if stopped
+            else "the tracer died while it recorded"
+        )
         lines.append(
-            f"CUT: the tracer died while it recorded; the trace ends after {seconds:.3f} s,"
-            " and up to there it is whole"
+            f"CUT: {why}; the trace ends after {seconds:.3f} s, and up to there it is whole"
         )
     return lines
 

@@ -38,8 +38,10 @@ def finalise(folder: TraceFolder) -> dict[str, Any]:
     losses = read_losses(folder.raw / LOSSES)
     if cut:
         ends = [decode.written_ns(rows) for rows in kernel.values()]
-        manifest["end_ns"] = max(ends, default=manifest["start_ns"])
+        # one that could write no more says up to when it had written all
+        manifest.setdefault("end_ns", max(ends, default=manifest["start_ns"]))
         _place_untold_losses(kernel, losses, manifest)
+    _drop_late(kernel, manifest["end_ns"])
     connection = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
     written = {name: len(rows) for name, rows in kernel.items()}
     for name in KERNEL_TABLES:
@@ -70,6 +72,14 @@ def finalise(folder: TraceFolder) -> dict[str, Any]:
 def _drop_raw(folder: TraceFolder) -> None:
     shutil.rmtree(folder.raw, ignore_errors=True)
     shutil.rmtree(folder.live, ignore_errors=True)
+
+
+def _drop_late(kernel: dict[str, Any], end_ns: int) -> None:
+    """Drop what came after the end, while the probes were taken off: it is not all there."""
+    for name, rows in kernel.items():
+        late = rows["ts_ns"] > end_ns
+        if name != "gap" and late.any():
+            kernel[name] = rows[~late]
 
 
 def _place_untold_losses(kernel: dict[str, Any], losses: Losses, manifest: dict[str, Any]) -> None:

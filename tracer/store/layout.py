@@ -25,6 +25,7 @@ KERNEL_RAW = "kernel.raw"
 PROCESSES = "processes.jsonl"
 LOSSES = "losses.jsonl"
 SAMPLES = "samples.jsonl"
+RESERVE = "reserve"
 # version 2 has delta encodings, which suit times and row numbers
 PARQUET = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
 _GIVE = "give the folder that `awaitscope run` wrote (awaitscope-*.trace)"
