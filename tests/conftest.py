@@ -7,6 +7,7 @@ whose skips are failures: a green run on a machine that sets it hides nothing.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ import leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GUARDED = ("bpf", "netns", "postgres", "quota")
+GUARDED = ("bpf", "netns", "postgres", "quota", "browser")
 
 
 @cache
@@ -33,6 +34,8 @@ def obstacle(marker: str) -> str | None:
     """Return why tests with this marker cannot run here, in the doctor's words."""
     if marker == "quota":
         return quota.obstacle()
+    if marker == "browser":
+        return None if shutil.which("chromium") else "there is no chromium; fix: make setup-test"
     machine = checks.Machine()
     if marker == "bpf":
         wanted = [

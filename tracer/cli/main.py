@@ -20,6 +20,7 @@ COMMANDS = {
     "awaits": "List the awaits and where their time went.",
     "blocking": "List what held the loop, why, and whom it delayed.",
     "steps": "Show the 13 steps of one await.",
+    "report": "Write a trace as one HTML page.",
     "timeline": "Draw one await as a swimlane.",
     "export": "Write a trace for Perfetto, Chrome, Mermaid or as CSV.",
     "demo": "Run a demo under trace: the 13 steps with real times.",

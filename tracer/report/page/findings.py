@@ -1,0 +1,263 @@
+"""What stands out in a trace: each finding with its numbers, its threshold and its evidence.
+
+A finding is a measurement against a threshold, never an opinion; what cannot be proven from
+outside (may these two queries run together?) is called a candidate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.report.blocking import culprits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracer.correlate.trace import Row, Trace
+
+Finding = dict[str, Any]
+HELD_SHARE = 0.05  # of all await time
+WAITED_SHARE = 0.10
+OFF_CPU_SHARE = 0.10
+REPEATED = 10  # equal queries in a row of one task
+TOGETHER = 5  # pairs of awaits from the same two lines
+CONNECTS = 20
+CONNECTS_PER_TASK = 0.8
+ALONE_NS = 100_000_000
+_SHOWN = 3  # of one sort
+
+
+def findings(trace: Trace, holds: list[Row]) -> list[Finding]:
+    """Return what stands out, the costliest first.
+
+    Args:
+        trace: the trace.
+        holds: rows of `blocking`.
+
+    Returns:
+        title, text, threshold (in words), cost_ns (time at stake), await_id (an example, or None)
+        and where (a source line, or None).
+
+    """
+    (total,) = trace.rows(
+        'SELECT coalesce(sum(total_ns), 0)::BIGINT AS ns FROM "await" WHERE task_id IS NOT NULL'
+    )
+    found: list[Finding] = _held(holds, total["ns"])
+    looks: tuple[Callable[[Trace, int], list[Finding]], ...] = (
+        _in_line,
+        _off_cpu,
+        _repeated,
+        _together,
+        _connects,
+        _alone,
+        _retransmits,
+    )
+    for look in looks:
+        found += look(trace, total["ns"])
+    return sorted(found, key=lambda one: -one["cost_ns"])
+
+
+def _ms(ns: float) -> str:
+    return f"{ns / 1e6:,.1f} ms"
+
+
+def _short(where: str) -> str:
+    return "/".join(where.split("/")[-2:])
+
+
+def _finding(title: str, text: str, threshold: str, cost_ns: int, **evidence: Any) -> Finding:  # noqa: ANN401
+    about = {"await_id": None, "where": None, **evidence}
+    return {"title": title, "text": text, "threshold": threshold, "cost_ns": cost_ns, **about}
+
+
+def _held(holds: list[Row], total_ns: int) -> list[Finding]:
+    found = []
+    for one in culprits(holds)[:_SHOWN]:
+        if one["cause"] in ("preempted", "throttled") or one["delayed_ns"] < HELD_SHARE * total_ns:
+            continue
+        who = one["culprit"] or "a callback"
+        worst = max(
+            (h for h in holds if h["cause"] == one["cause"] and h["waited"]),
+            key=lambda hold: hold["delayed_ns"],
+            default=None,
+        )
+        found.append(
+            _finding(
+                f"The loop was held by {_short(who)}",
+                f"{one['count']} times, {_ms(one['dur_ns'])} in all, at most {_ms(one['max_ns'])}"
+                f" ({one['cause']}): {one['delayed_awaits']} awaits waited {_ms(one['delayed_ns'])}"
+                " for it.",
+                f"delays of at least {HELD_SHARE:.0%} of all await time",
+                one["delayed_ns"],
+                await_id=worst["waited"][0]["await_id"] if worst else None,
+                where=one["culprit"],
+            )
+        )
+    return found
+
+
+def _in_line(trace: Trace, total_ns: int) -> list[Finding]:
+    rows = trace.rows(
+        'SELECT "where", kind, leaf, count(*) AS count, sum(total_ns)::BIGINT AS ns,'
+        ' max(total_ns) AS max_ns, arg_max(await_id, total_ns) AS await_id FROM "await"'
+        " WHERE task_id IS NOT NULL AND kind IN ('queue', 'lock') GROUP BY ALL"
+        " HAVING sum(total_ns) >= $share * $total AND max(total_ns) > 0 ORDER BY ns DESC LIMIT $n",
+        share=WAITED_SHARE,
+        total=total_ns,
+        n=_SHOWN,
+    )
+    return [
+        _finding(
+            f"Tasks wait in line at {_short(row['where'])}",
+            f"{row['count']} awaits on a {row['kind']} ({row['leaf']}), {_ms(row['ns'])} in all, at"
+            f" most {_ms(row['max_ns'])}: a pool that is too small waits like this, and so does a"
+            " worker that has nothing to do.",
+            f"at least {WAITED_SHARE:.0%} of all await time",
+            row["ns"],
+            await_id=row["await_id"],
+            where=row["where"],
+        )
+        for row in rows
+    ]
+
+
+def _off_cpu(trace: Trace, total_ns: int) -> list[Finding]:
+    words = {
+        "runq_ns": ("The run queue", "the loop's thread was runnable, but others had the CPU"),
+        "throttled_ns": ("The CPU quota", "the cgroup's CPU quota was used up"),
+        "gil_ns": ("The GIL", "another thread of the process held the GIL"),
+    }
+    found = []
+    for column, (who, why) in words.items():
+        (row,) = trace.rows(
+            f"SELECT coalesce(sum({column}), 0)::BIGINT AS ns, arg_max(await_id, {column}) AS worst"
+            ' FROM "await" WHERE task_id IS NOT NULL'
+        )
+        if row["ns"] and row["ns"] >= OFF_CPU_SHARE * total_ns:
+            found.append(
+                _finding(
+                    f"{who} took {row['ns'] / total_ns:.0%} of all await time",
+                    f"{_ms(row['ns'])} in which an answer was there and {why}.",
+                    f"at least {OFF_CPU_SHARE:.0%} of all await time",
+                    row["ns"],
+                    await_id=row["worst"],
+                )
+            )
+    return found
+
+
+# consecutive awaits of one task on sockets
+_PAIRS = """
+    SELECT task_id, "where", sent_bytes, total_ns, await_id, sock, start_ns,
+           lag("where") OVER w AS before, lag(sent_bytes) OVER w AS sent_before,
+           lag(sock) OVER w AS sock_before, lag(total_ns) OVER w AS total_before
+      FROM "await" WHERE task_id IS NOT NULL AND kind = 'socket' AND round_trips > 0
+    WINDOW w AS (PARTITION BY task_id ORDER BY start_ns)"""
+
+
+def _repeated(trace: Trace, _total_ns: int) -> list[Finding]:
+    rows = trace.rows(
+        f"""
+        WITH pair AS ({_PAIRS}),
+        run AS (SELECT *, sum(CASE WHEN "where" = before AND sent_bytes = sent_before THEN 0 ELSE 1
+                 END) OVER (PARTITION BY task_id ORDER BY start_ns) AS number FROM pair),
+        streak AS (
+          SELECT task_id, number, any_value("where") AS "where", count(*) AS length,
+                 any_value(sent_bytes) AS bytes, sum(total_ns)::BIGINT AS ns,
+                 min(await_id) AS await_id
+            FROM run WHERE sent_bytes > 0 GROUP BY task_id, number HAVING count(*) >= $least)
+        SELECT "where", bytes, count(*) AS tasks, max(length) AS longest,
+               sum(length)::BIGINT AS all_, sum(ns)::BIGINT AS ns, arg_max(await_id, ns) AS await_id
+          FROM streak GROUP BY "where", bytes ORDER BY ns DESC LIMIT $n""",
+        least=REPEATED,
+        n=_SHOWN,
+    )
+    return [
+        _finding(
+            f"Candidate for one query instead of many: {_short(row['where'])}",
+            f"{row['tasks']} times a task sent {row['bytes']} bytes from this line again and"
+            f" again, up to {row['longest']} in a row; {row['all_']} round trips,"
+            f" {_ms(row['ns'])} in all.",
+            f"at least {REPEATED} in a row from one line, with equal sizes",
+            row["ns"],
+            await_id=row["await_id"],
+            where=row["where"],
+        )
+        for row in rows
+    ]
+
+
+def _together(trace: Trace, _total_ns: int) -> list[Finding]:
+    rows = trace.rows(
+        f"""
+        SELECT before, "where", count(*) AS count, arg_max(await_id, total_ns) AS await_id,
+               sum(least(total_ns, total_before))::BIGINT AS ns FROM ({_PAIRS})
+         WHERE before <> "where" AND sock <> sock_before GROUP BY before, "where"
+        HAVING count(*) >= $least ORDER BY ns DESC LIMIT $n""",
+        least=TOGETHER,
+        n=_SHOWN,
+    )
+    return [
+        _finding(
+            f"Candidate for gather: {_short(row['before'])} and {_short(row['where'])}",
+            f"{row['count']} times a task awaited one and then the other, over different"
+            f" connections; together they could save up to {_ms(row['ns'])}, if the second does not"
+            " need the first's result.",
+            f"at least {TOGETHER} pairs on two connections",
+            row["ns"],
+            await_id=row["await_id"],
+            where=row["where"],
+        )
+        for row in rows
+    ]
+
+
+def _connects(trace: Trace, _total_ns: int) -> list[Finding]:
+    (row,) = trace.rows(
+        "SELECT count(DISTINCT s.sock) AS connects, (SELECT count(DISTINCT task_id) FROM"
+        " \"await\" WHERE kind = 'socket' AND round_trips > 0) AS tasks FROM socket_state s"
+        " WHERE oldstate = 2 AND newstate = 1"
+        ' AND sock IN (SELECT sock FROM "await" WHERE task_id IS NOT NULL)'
+    )
+    if row["connects"] < CONNECTS or row["connects"] < CONNECTS_PER_TASK * row["tasks"]:
+        return []
+    return [
+        _finding(
+            "A connection is opened for almost every task",
+            f"{row['connects']} connections were opened by {row['tasks']} tasks that use sockets.",
+            f"at least {CONNECTS} connections, {CONNECTS_PER_TASK} for each task",
+            0,
+        )
+    ]
+
+
+def _alone(trace: Trace, _total_ns: int) -> list[Finding]:
+    rows = trace.rows(
+        "SELECT task_name, coroutine, cpu_ns FROM task_total WHERE awaits = 0 AND cpu_ns >= $least"
+        " ORDER BY cpu_ns DESC LIMIT $n",
+        least=ALONE_NS,
+        n=_SHOWN,
+    )
+    return [
+        _finding(
+            f"Task {row['task_name']} never yields",
+            f"{row['coroutine']} ran {_ms(row['cpu_ns'])} on the loop without one suspension.",
+            f"at least {_ms(ALONE_NS)} on a CPU",
+            row["cpu_ns"],
+        )
+        for row in rows
+    ]
+
+
+def _retransmits(trace: Trace, _total_ns: int) -> list[Finding]:
+    (row,) = trace.rows("SELECT count(*) AS count, count(DISTINCT sock) AS socks FROM retransmit")
+    if not row["count"]:
+        return []
+    return [
+        _finding(
+            f"{row['count']} packets were sent again",
+            f"on {row['socks']} connections: the network lost or delayed them.",
+            "any",
+            0,
+        )
+    ]
