@@ -146,8 +146,8 @@ def gil_in_one_piece() -> None:
         held.usleep(1_000_000)
 
     _in_thread(hold)
-    ready.set()
-    end = time.monotonic() + 0.5
+    ready.set()  # blocks: gil_in_one_piece
+    end = time.monotonic() + 0.5  # blocks: gil_in_one_piece
     while time.monotonic() < end:  # blocks: gil_in_one_piece
         time.sleep(0)  # blocks: gil_in_one_piece
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import APPS
+from tracing import APPS, COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tracing import Row, Traced, Tracings
 
@@ -177,6 +180,28 @@ def test_nobody_else_is_accused(blockers: Traced, rows: list[Row]) -> None:
     for row in rows:
         inside = [block for block in blocks if during([row], block)]
         assert inside or row["cause"] in ("preempted", "throttled"), row
+
+
+def test_told_while_it_runs(tmp_path: Path) -> None:
+    """--watch-blocking tells of each long step while the program runs, and counts at the end."""
+    options = ["--watch-blocking", "60", "--level", "1", "-o", tmp_path / "x.trace"]
+    program = [sys.executable, APPS / "blockers.py", "--only", "sleep", "gil_in_one_piece"]
+    done = subprocess.run(
+        [COMMAND, "run", *options, "--", *program], capture_output=True, text=True, check=True
+    )
+    head = "awaitscope: blocking: "
+    lines = [line.removeprefix(head) for line in done.stderr.splitlines() if head in line]
+    slept, waited = (
+        [line for line in lines if any(place in line for place in guilty(what))]
+        for what in ("sleep", "gil_in_one_piece")
+    )
+    assert all("blocked in clock_nanosleep" in line for line in slept)
+    for outermost in OUTERMOST.values():
+        assert len([line for line in slept if f": {outermost} at " in line]) == 1
+    # who waits for the GIL wakes up each 5 ms, and on a busy machine waits for a CPU then
+    assert waited
+    assert all("waited for the GIL" in line for line in waited)
+    assert lines[-1].startswith(f"{len(lines) - 1} times over 60 ms, ")
 
 
 def test_over(blockers: Traced, rows: list[Row]) -> None:

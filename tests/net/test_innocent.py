@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tracing import APPS, COMMAND, Traced
@@ -30,14 +30,20 @@ HOG = "import os, sys; print(flush=True)\nwhile os.getppid() > 1: pass"
 def recorded(folder: Path, disturb: Callable[[int], None]) -> Traced:
     """Record the innocent program; what disturbs it begins when it is about to work."""
     out = folder / "innocent.trace"
-    command = [COMMAND, "run", "--level", "1", "-o", out, "--", sys.executable]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, APPS / "innocent.py"], **pipes) as run:
+    command = [COMMAND, "run", "--level", "1", "-o", out, "--watch-blocking", OVER_MS, "--"]
+    command.append(sys.executable)
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([*command, APPS / "innocent.py"], **pipes, text=True) as run:
         assert run.stdin
         assert run.stdout
         disturb(int(run.stdout.readline()))
-        said, _none = run.communicate("go\n", timeout=60)
-    assert run.returncode == 0
+        said, live = run.communicate("go\n", timeout=60)
+    assert run.returncode == 0, live
+    told = [line for line in live.splitlines() if line.startswith("awaitscope: blocking: ")]
+    assert "times over 25 ms" in told.pop()
+    assert told
+    for line in told:
+        assert line.endswith(("not its own doing", "unknown place")), line
     return Traced(out, json.loads(said))
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from tracer import agent
 from tracer.capture import sampler
-from tracer.capture.frames import Frame, Interpreter
+from tracer.capture.frames import Frame, Interpreter, is_library
 from tracer.capture.lines import line_at
 from tracer.store.ringfile import RingFile
-from tracer.store.samples import _is_library
 
 if TYPE_CHECKING:
     from tests.unit.agent_ring import Lab
@@ -57,7 +56,7 @@ def looked_into(lab: Lab, process: subprocess.Popen[bytes]) -> list[Frame]:
                 continue
             for place in sampler.overdue(ring, time.monotonic_ns()):
                 interpreter = Interpreter(ring, process.pid)
-                found = sampler._sample(ring, interpreter, place)
+                found = sampler.sample_of(ring, interpreter, place)
                 interpreter.close()
                 ring.close()
                 assert found is not None
@@ -92,10 +91,10 @@ def test_short_steps_are_left_alone(lab: Lab) -> None:
 
 def test_library() -> None:
     """Files of the standard library and of installed packages are no code of the user's."""
-    assert _is_library(f"{sys.prefix}/lib/python3.11/site-packages/x/y.py", "")
-    assert _is_library("/usr/lib/python3.11/json/decoder.py", "/usr/lib/python3.11")
-    assert not _is_library("/usr/lib/python3.111/mine.py", "/usr/lib/python3.11")
-    assert not _is_library("/home/me/app.py", "")
+    assert is_library(f"{sys.prefix}/lib/python3.11/site-packages/x/y.py", "")
+    assert is_library("/usr/lib/python3.11/json/decoder.py", "/usr/lib/python3.11")
+    assert not is_library("/usr/lib/python3.111/mine.py", "/usr/lib/python3.11")
+    assert not is_library("/home/me/app.py", "")
 
 
 def test_a_broken_table_ends_somewhere() -> None:

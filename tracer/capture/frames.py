@@ -187,6 +187,22 @@ class Interpreter:
         return self._read(address + at["bytes_data"], size)
 
 
+def is_library(file: str, library: str) -> bool:
+    """Say whether a file is no code of the user's: as the agent does (strings.c).
+
+    Args:
+        file: its path, as in co_filename.
+        library: folder of the standard library.
+
+    """
+    return (
+        "/site-packages/" in file
+        or "/dist-packages/" in file
+        or file.startswith("<frozen")
+        or bool(library and file.startswith(library + "/"))
+    )
+
+
 def plain(frame: Frame) -> dict[str, Any]:
     """Return a frame for JSON."""
     return {"file": frame.file, "line": frame.line, "name": frame.name}

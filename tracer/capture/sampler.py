@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 import time
 from contextlib import suppress
@@ -18,13 +19,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tracer.capture.frames import Interpreter, plain
+from tracer.capture.frames import Interpreter, is_library, plain
+from tracer.capture.watch import Look
 
 if TYPE_CHECKING:
+    from tracer.capture.watch import Key, Watch
     from tracer.store.ringfile import RingFile
 
-PERIOD_S = 0.02
-OVERDUE_NS = 20_000_000
+_PERIOD_S = 0.02
+_OVERDUE_NS = 20_000_000
+_LOOKS = 4  # at a run that is just as long as --watch-blocking says
 _FIRST_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 
@@ -39,9 +43,19 @@ class _Watched:
 class Sampler:
     """Samples the long runs of all agents into a file of JSON lines."""
 
-    def __init__(self, fd: int) -> None:
-        """Make one; `fd` is where samples go."""
+    def __init__(self, fd: int, watch: Watch | None = None) -> None:
+        """Make one.
+
+        Args:
+            fd: where samples go.
+            watch: who tells of long runs at once, None for nobody.
+
+        """
         self._fd = fd
+        self._watch = watch
+        over_ns = watch.over_ns if watch else _LOOKS * _OVERDUE_NS
+        self._overdue_ns = min(_OVERDUE_NS, over_ns // 2)
+        self._period_s = min(_PERIOD_S, over_ns / 1e9 / _LOOKS)
         self._watched: list[_Watched] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -50,7 +64,7 @@ class Sampler:
         self._at_home = Path("/proc/self/ns/pid").stat().st_ino == _FIRST_PIDNS
 
     def watch(self, ring: RingFile, tgid: int) -> None:
-        """Watch the threads of an agent.
+        """Look into the threads of an agent.
 
         Args:
             ring: the agent's.
@@ -74,56 +88,83 @@ class Sampler:
             if one.interpreter:
                 one.interpreter.close()
         os.close(self._fd)
+        if self._watch:
+            self._watch.end()
 
     def _run(self) -> None:
-        while not self._over.wait(PERIOD_S):
+        # never in step with the program's own timers, such as the 5 ms of who waits for the GIL
+        while not self._over.wait(self._period_s * random.uniform(0.8, 1.2)):
             with self._lock:
                 watched = list(self._watched)
-            for one in watched:
-                for place in overdue(one.ring, time.monotonic_ns()):
-                    self._look(one, place)
+            still_open = [
+                self._look(one, place)
+                for one in watched
+                for place in overdue(one.ring, time.monotonic_ns(), self._overdue_ns)
+            ]
+            if self._watch:
+                self._watch.settle(still_open)
 
-    def _look(self, one: _Watched, place: int) -> None:
-        if one.interpreter is None and not one.failed:
+    def _look(self, one: _Watched, place: int) -> Key:
+        """Look into a run; return which one it is."""
+        run = one.ring.open_at(place)
+        now_ns = time.monotonic_ns()
+        sample = None
+        interpreter = self._interpreter(one)
+        if interpreter:
+            sample = sample_of(one.ring, interpreter, place)
+        if sample:
+            with suppress(OSError):  # the disk is full: the session finds out by itself
+                os.write(self._fd, json.dumps(sample).encode() + b"\n")
+        key = (one.ring.agent, run.tid, run.serial)
+        if self._watch:
+            layout = one.ring.layout
+            gil = range(layout["gil"], layout["gil"] + layout["gil_bytes"])
+            task = Path(f"/proc/{one.tgid}/task/{run.tid}")
+            look = Look.at(now_ns, task, gil)
+            if one.ring.open_at(place).serial == run.serial:
+                self._watch.saw(key, run.begin_ns, now_ns, look, sample)
+        return key
+
+    def _interpreter(self, one: _Watched) -> Interpreter | None:
+        """Return who reads a process's frames, None if they cannot be read."""
+        if one.interpreter is None and not one.failed and one.ring.layout["code_type"]:
             try:
                 one.interpreter = Interpreter(one.ring, one.tgid)
             except OSError:  # it is gone, or the kernel refuses
                 one.failed = True
-        if one.interpreter is None:
-            return
-        sample = _sample(one.ring, one.interpreter, place)
-        if sample:
-            with suppress(OSError):  # the disk is full: the session finds out by itself
-                os.write(self._fd, json.dumps(sample).encode() + b"\n")
+        return one.interpreter
 
 
-def overdue(ring: RingFile, now_ns: int) -> list[int]:
-    """Return the places of the runs that are open for OVERDUE_NS, if they can be looked into."""
-    if not ring.layout["code_type"]:
-        return []
+def overdue(ring: RingFile, now_ns: int, over_ns: int = _OVERDUE_NS) -> list[int]:
+    """Return the places of the runs that have been open for so long."""
     began, is_open = ring.open_since()
-    return [int(i) for i in np.flatnonzero(is_open & (now_ns - began > OVERDUE_NS))]
+    return [int(i) for i in np.flatnonzero(is_open & (now_ns - began > over_ns))]
 
 
-def _sample(ring: RingFile, interpreter: Interpreter, place: int) -> dict[str, Any] | None:
-    """Return what the run at a place is doing; None if it ended meanwhile or cannot be read."""
-    run, tid, tstate, base = ring.open_at(place)
+def sample_of(ring: RingFile, interpreter: Interpreter, place: int) -> dict[str, Any] | None:
+    """Return what the run at a place is doing; None if it ended meanwhile or cannot be read.
+
+    `user` is the innermost frame outside the libraries, the outermost if all are in one.
+    """
+    run = ring.open_at(place)
     now_ns = time.monotonic_ns()
-    frames = interpreter.chain(tstate, base)
+    frames = interpreter.chain(run.tstate, run.base)
     holder = interpreter.holder()
     other = None
-    if holder and holder != tstate:
+    if holder and holder != run.tstate:
         theirs = interpreter.chain(holder)
         other = {"tid": interpreter.tid(holder), **(plain(theirs[0]) if theirs else {})}
-    collecting = holder == tstate and interpreter.collecting()
-    if not frames or ring.open_at(place)[0] != run:
+    collecting = holder == run.tstate and interpreter.collecting()
+    if not frames or ring.open_at(place).serial != run.serial:
         return None
+    own = [frame for frame in frames if not is_library(frame.file, ring.library)]
     return {
         "ts_ns": now_ns,
         "agent": f"{ring.agent:016x}",
-        "tid": tid,
-        "run": run,
+        "tid": run.tid,
+        "run": run.serial,
         "frames": [plain(frame) for frame in frames],
+        "user": plain(own[0] if own else frames[-1]),
         "collecting": collecting,
         "holder": other,
     }

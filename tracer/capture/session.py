@@ -34,6 +34,7 @@ from tracer.capture.target import (
     find_command,
     invoking_user,
 )
+from tracer.capture.watch import Watch
 from tracer.errors import Prerequisite, TracerFailed
 from tracer.events.header import load as load_header
 from tracer.store.layout import (
@@ -69,6 +70,7 @@ class Options:
     also: list[str] = field(default_factory=list)
     duration_s: float | None = None
     force: bool = False
+    watch_blocking_s: float | None = None
     ring_bytes: int | None = None
     agent_slots: int = 1 << 16
 
@@ -184,7 +186,9 @@ class _Session:
         manifest["start_ns"] = self._whole_ns = released_ns
         try:
             samples = folder.new_file(folder.raw / SAMPLES, os.O_APPEND)
-            with Sampler(samples) as self._sampler:
+            over_s = options.watch_blocking_s
+            watch = Watch(round(over_s * 1e9), self._say) if over_s else None
+            with Sampler(samples, watch) as self._sampler:
                 manifest["exit_code"] = self._loop(held)
             self._finish(manifest)
         except OSError as error:

@@ -51,6 +51,13 @@ import click
     metavar="N",
     help="Records in each agent's ring, a power of two.",
 )
+@click.option(
+    "--watch-blocking",
+    "watch_blocking_ms",
+    type=click.FloatRange(10),
+    metavar="MS",
+    help="Tell at once of each step or callback that holds its loop longer than this.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -60,6 +67,7 @@ def run(
     duration: float | None,
     ring_kib: int | None,
     agent_slots: int,
+    watch_blocking_ms: float | None,
     *,
     force: bool,
     command: tuple[str, ...],
@@ -86,6 +94,7 @@ def run(
         also=list(also),
         duration_s=duration,
         force=force,
+        watch_blocking_s=watch_blocking_ms / 1e3 if watch_blocking_ms else None,
         ring_bytes=ring_kib * 1024 if ring_kib else None,
         agent_slots=agent_slots,
     )

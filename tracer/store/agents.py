@@ -139,7 +139,6 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
             "hexversion": ring.hexversion,
             "gil": ring.tells_gil,
             "frames": ring.layout["code_type"] > 0,
-            "library": ring.library,
             "start_ns": ring.start_ns,
             "records": sum(len(r) for r in records.values()),
             "lost": sum(lost.values()),

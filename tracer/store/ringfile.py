@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,17 @@ def write_all(fd: int, data: memoryview) -> None:
     """Write every byte; os.write may be short on a nearly full disk or a pipe."""
     while data:
         data = data[os.write(fd, data) :]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that has not ended: its thread (as its process sees it), thread state, first frame."""
+
+    serial: int
+    tid: int
+    begin_ns: int
+    tstate: int
+    base: int
 
 
 class RingFile:
@@ -111,12 +123,17 @@ class RingFile:
         """Return for each place when the run there began, and whether there is one."""
         return self._open.view(np.int64)[:, 0], self._open[:, _KIND_AT] != 0
 
-    def open_at(self, place: int) -> tuple[int, int, int, int]:
-        """Return the run open at a place: serial, tid, thread state and the frame it began in."""
+    def open_at(self, place: int) -> OpenRun:
+        """Return the run open at a place."""
         record = self._open.view(self._step)[place, 0]
         header = self._header[0]
-        tstate, base = int(header["tstate"][place]), int(header["base"][place])
-        return int(record["run"]), int(record["tid"]), tstate, base
+        return OpenRun(
+            serial=int(record["run"]),
+            tid=int(record["tid"]),
+            begin_ns=int(record["ts_ns"]),
+            tstate=int(header["tstate"][place]),
+            base=int(header["base"][place]),
+        )
 
     @property
     def orphans(self) -> list[tuple[int, int]]:

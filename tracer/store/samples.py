@@ -41,10 +41,8 @@ def sample_rows(path: Path, agents: Agents) -> list[tuple[Any, ...]]:
         index = agents.rings.get(sample["agent"])
         if index is None:
             continue
-        tids, library = agents.tids.get(index, {}), agents.infos[index].get("library", "")
-        frames, holder = sample["frames"], sample["holder"] or {}
-        own = [f for f in frames if not _is_library(f["file"], library)]
-        user = own[0] if own else frames[-1]
+        tids = agents.tids.get(index, {})
+        frames, user, holder = sample["frames"], sample["user"], sample["holder"] or {}
         rows.append(
             (
                 sample["ts_ns"],
@@ -65,13 +63,3 @@ def sample_rows(path: Path, agents: Agents) -> list[tuple[Any, ...]]:
 
 def _text(frame: dict[str, Any]) -> str:
     return f"{frame['file']}:{frame['line']} {frame['name']}"
-
-
-def _is_library(file: str, library: str) -> bool:
-    """Say whether a file is no code of the user's: as the agent does (strings.c)."""
-    return (
-        "/site-packages/" in file
-        or "/dist-packages/" in file
-        or file.startswith("<frozen")
-        or bool(library and file.startswith(library + "/"))
-    )
