@@ -27,6 +27,7 @@ CARD, LINE_CARD, OTHER_CARD = 3, 4, 5  # device indices
 BRINGS, SENT = 1, 2
 NET_RX = 3
 NETNS = 77
+IP_BYTES = 20  # of its header
 FILES = ("sockets", "epoll", "packets", "interrupts", "scheduler")
 INCLUDES = ("record", "kernel", "filter", "emit", "socket")
 # A made-up kernel: every struct is a page, and each member that the probes read has its own place.
@@ -60,6 +61,7 @@ class Kernel:
         self._now = ctypes.c_uint64.in_dll(self._c, "now_ns")
         self._now.value = 1000
         self._kept: list[Any] = []
+        self._ip: dict[int, int] = {}
         self.net = self.page(O_NET_INUM=NETNS)
         self.sock = self.page(O_SK_NET=self.net, O_SK_PROTOCOL=17)
         self._set("socks", ctypes.c_uint64(self.sock), (ctypes.c_uint64 * 2)(9, 0))
@@ -100,18 +102,31 @@ class Kernel:
         return entry
 
     def hand_up(self, skb: int) -> int:
-        """Let the card's poll hand up a packet."""
+        """Let the card's poll hand up a packet: its data begin with the IP header."""
+        self._point(skb, self._ip[skb])
         return self.fire("netif_receive_skb", skb)
 
     def deliver(self, skb: int) -> int:
-        """Let TCP give a packet to our socket."""
+        """Let TCP give a packet to our socket: its data begin with the TCP header."""
+        self._point(skb, self._ip[skb] + IP_BYTES)
         self._c.on_tcp_probe((ctypes.c_uint64 * 12)(self.sock, skb))
         return self.fire("sk_data_ready", self.sock)
 
-    def packet(self, card: int = CARD) -> int:
+    def packet(self, card: int = CARD, seq: int = 7) -> int:
         """Return a packet that came through a card."""
-        header = self.page()
-        return self.page(O_SKB_DATA=header, O_SKB_IIF=card)
+        ip = self.page()
+        ctypes.memmove(ip, b"\x45" + bytes(IP_BYTES + 3) + seq.to_bytes(4, "big"), IP_BYTES + 8)
+        skb = self.page(O_SKB_IIF=card)
+        self._ip[skb] = ip
+        return skb
+
+    @staticmethod
+    def _point(skb: int, data: int) -> None:
+        ctypes.memmove(skb + OFFSET["O_SKB_DATA"], data.to_bytes(8, "little"), 8)
+
+    def reuse(self, skb: int, seq: int) -> None:
+        """Let another packet have the address of a freed one."""
+        ctypes.memmove(self._ip[skb] + IP_BYTES + 4, seq.to_bytes(4, "big"), 4)
 
     def receive(self, card: int = CARD) -> int:
         """Let one packet come through a card, all the way up."""
@@ -314,12 +329,29 @@ def test_only_our_packets_are_told_to_be_sent(kernel: Kernel) -> None:
     )
 
 
-def test_a_backlogged_packet_has_no_way_up(kernel: Kernel) -> None:
-    """Outside of a softirq (the socket was locked) nothing is claimed about the packet's way."""
+def test_a_packet_waits_for_its_socket(kernel: Kernel) -> None:
+    """The interrupt came inside the program's own send: the way up is known after the softirq."""
+    entry = kernel.interrupt(RX)
+    softirq = kernel.fire("softirq_entry", NET_RX)
+    skb = kernel.packet()
+    up = kernel.hand_up(skb)
+    kernel.poll(1)
+    kernel.fire("softirq_exit", NET_RX)
+    kernel.deliver(skb)
+    (rx,) = kernel.records("receive")
+    assert rx["ts_ns"] - rx["irq_age_ns"] == entry
+    assert rx["ts_ns"] - rx["raise_age_ns"] == entry + 10
+    assert (rx["ts_ns"] - rx["softirq_age_ns"], rx["ts_ns"] - rx["rx_age_ns"]) == (softirq, up)
+    assert not rx["flags"] & load_header().constants["FLAG_SOFTIRQ"]
+
+
+def test_a_reused_address_is_another_packet(kernel: Kernel) -> None:
+    """A packet without an interrupt, at the address of one that had it, gets none."""
     kernel.interrupt(RX)
     kernel.fire("softirq_entry", NET_RX)
     skb = kernel.packet()
     kernel.hand_up(skb)
     kernel.fire("softirq_exit", NET_RX)
+    kernel.reuse(skb, seq=8)
     kernel.deliver(skb)
     assert kernel.arrivals() == [(0, 0, False)]
