@@ -1,12 +1,13 @@
 """What every test may use, and which tests can run on this machine.
 
-The reasons for a skip are the doctor's. AWAITSCOPE_REQUIRE names markers (bpf,netns,postgres)
+The reasons for a skip are the doctor's. AWAITSCOPE_REQUIRE names markers (bpf,netns,postgres,…)
 whose skips are failures: a green run on a machine that sets it hides nothing.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,8 @@ import leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GUARDED = ("bpf", "netns", "postgres", "quota")
+GUARDED = ("bpf", "netns", "postgres", "quota", "vm")
+VM_NEEDS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "busybox", "depmod", "cpio")
 
 
 @cache
@@ -33,6 +35,11 @@ def obstacle(marker: str) -> str | None:
     """Return why tests with this marker cannot run here, in the doctor's words."""
     if marker == "quota":
         return quota.obstacle()
+    if marker == "vm":
+        missing = [name for name in VM_NEEDS if shutil.which(name) is None]
+        if os.geteuid() == 0 and not missing:
+            return None
+        return f"guests: not root, or missing: {', '.join(missing)}; fix: sudo make setup-test"
     machine = checks.Machine()
     if marker == "bpf":
         wanted = [
