@@ -4,6 +4,7 @@ PYTHON ?= /usr/bin/python3
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+VM_ARGS ?=
 
 BIN := .venv/bin
 # under sudo, what a recipe creates here belongs to the invoking user afterwards
@@ -11,10 +12,10 @@ OWNED := .ci/owned
 
 export PYTHON
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test lint bench clean
+.PHONY: help setup setup-test demo test vm-test lint bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (Debian packages, .venv); then .venv/bin/awaitscope works
 	@$(OWNED) .ci/setup demo
@@ -27,6 +28,9 @@ demo: setup ## trace a real asyncpg program and print the 13 steps of one await 
 
 test: lint ## run the linters and all tests (with sudo: the BPF tests too)
 	@$(OWNED) .ci/tests $(TEST_ARGS)
+
+vm-test: setup-test ## boot guests with network cards of their own and test in them (needs sudo)
+	@$(OWNED) $(BIN)/python -m pytest tests/vm -m 'vm or lab' --timeout=900 $(VM_ARGS)
 
 lint: setup-test ## run ruff, mypy and the import contract
 	@$(OWNED) sh -euc '\

@@ -2,7 +2,8 @@
  *
  * Hooks: tcp_sendmsg_locked (up to Linux 6.12 the function of that name),
  * net_dev_start_xmit, netif_receive_skb.
- * Cost: a few stores per packet of the machine; a look-up per packet handed to a device.
+ * Cost: a few stores per packet of the machine; a look-up per packet handed to a device; three
+ * reads and an update per packet that an interrupt brought.
  * Cannot see: pure acknowledgements (no table reads them).
  *
  * Not hooked: net_dev_queue (the way into the stack begins at tcp_sendmsg_locked), net_dev_xmit (on lo and veth it fires after the receiver has the packet; the
@@ -88,13 +89,32 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Remember how a packet came up; skb->data is its IP header here. */
+static __always_inline void keep_way(struct cpu_state *p, u64 skb, u64 now)
+{
+	u64 ip = RD(u64, skb, O_SKB_DATA);
+	u8 first = RD(u8, ip, 0);
+	struct way w = {};
+	w.irq_ns = p->now.irq_ns;
+	w.raise_ns = p->now.raise_ns;
+	w.softirq_ns = p->softirq_ns;
+	w.rx_ns = now;
+	w.irq = p->now.irq;
+	w.ifindex = p->now.ifindex;
+	w.seq = bpf_ntohl(RD(u32, ip, (first >> 4 == 4 ? (first & 15) * 4 : 40) + 4));
+	ways.update(&skb, &w);
+}
+
 int on_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct cpu_state *p = this_cpu();
 	if (!p || !p->softirq_ns)
 		return 0;
+	u64 skb = ctx->args[0], now = bpf_ktime_get_ns();
 	u32 at = p->rx_count++ & (RX_KEPT - 1);
-	p->rx_skb[at] = ctx->args[0];
-	p->rx_ns[at] = bpf_ktime_get_ns();
+	p->rx_skb[at] = skb;
+	p->rx_ns[at] = now;
+	if (p->now.irq_ns)
+		keep_way(p, skb, now);
 	return 0;
 }

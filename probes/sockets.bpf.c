@@ -3,8 +3,8 @@
  * Hooks: tcp_probe, sk_data_ready (Linux 6.1: sock_def_readable), inet_sock_set_state,
  * tcp_retransmit_skb, tcp_destroy_sock.
  * Cost: one look-up per packet or change of any socket of the machine; a record for ours.
- * Cannot see: the way of a packet that waited in a socket's backlog (no softirq around it);
- * the data that came with the last packet of a handshake (TCP_DEFER_ACCEPT, Fast Open).
+ * Cannot see: the way of a packet that waited in a socket's backlog and had no interrupt (lo,
+ * veth); the data that came with the last packet of a handshake (TCP_DEFER_ACCEPT, Fast Open).
  *
  * sock_send_length and sock_recv_length are not hooked: the descriptor walk of syscalls.bpf.c
  * gives the socket, and the system call's result the length, on kernels without them too.
@@ -40,13 +40,28 @@ static __always_inline u64 handed_up_ns(struct cpu_state *p, u64 skb)
 	return 0;
 }
 
-/* The interrupt of this softirq, unless the packet came through another card; 0 none. */
-static __always_inline u64 brought_ns(struct cpu_state *p, u64 sk, u32 ifindex)
+/* Whether a packet that came through `ifindex` can be the interrupt's of another device. */
+static __always_inline int is_of(u32 irq_ifindex, u64 sk, u32 ifindex)
 {
-	if (!p->now.irq_ns || !p->now.ifindex || p->now.ifindex == ifindex)
-		return p->now.irq_ns;
+	if (!irq_ifindex || irq_ifindex == ifindex)
+		return 1;
 	u64 key = (u64)RD(u32, RD(u64, sk, O_SK_NET), O_NET_INUM) << 32 | ifindex;
-	return nics.lookup(&key) ? 0 : p->now.irq_ns; /* a bond, bridge or VLAN has no interrupt */
+	return !nics.lookup(&key); /* a bond, bridge or VLAN has no interrupt of its own */
+}
+
+/* The packet waited in the backlog of its locked socket: its softirq is over. */
+static __always_inline void waited(struct ev_receive *e, struct cpu_state *p, u64 sk, u64 now)
+{
+	u64 skb = p->probe_skb;
+	struct way *w = ways.lookup(&skb);
+	if (!w || w->seq != p->seq || now - w->irq_ns >> 32 || !is_of(w->ifindex, sk, e->ifindex))
+		return;
+	e->flags |= FLAG_PACKET;
+	e->irq = w->irq;
+	e->irq_age_ns = now - w->irq_ns;
+	e->raise_age_ns = now - w->raise_ns;
+	e->softirq_age_ns = now - w->softirq_ns;
+	e->rx_age_ns = now - w->rx_ns;
 }
 
 static __always_inline void emit_state(struct sock_state *s, u64 now, u32 oldstate, u32 newstate)
@@ -127,9 +142,8 @@ static __always_inline int data_ready(u64 sk)
 		e->softirq_age_ns = now - softirq;
 		if (p->now.raise_ns)
 			e->raise_age_ns = now - p->now.raise_ns;
-		u64 irq_ns = brought_ns(p, sk, e->ifindex);
-		if (irq_ns) {
-			e->irq_age_ns = now - irq_ns;
+		if (p->now.irq_ns && is_of(p->now.ifindex, sk, e->ifindex)) {
+			e->irq_age_ns = now - p->now.irq_ns;
 			e->irq = p->now.irq;
 		}
 		u64 rx = handed_up_ns(p, p->probe_sk == sk ? p->probe_skb : 0);
@@ -137,6 +151,8 @@ static __always_inline int data_ready(u64 sk)
 			e->flags |= FLAG_PACKET;
 			e->rx_age_ns = now - rx;
 		}
+	} else if (p->probe_sk == sk) {
+		waited(e, p, sk, now);
 	}
 	p->probe_sk = 0;
 	submit(e);

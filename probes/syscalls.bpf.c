@@ -30,12 +30,12 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 		t->arg2 = a.dx;
 		if (c == CLASS_PRCTL) {
 			if ((u32)a.di == AGENT_PRCTL) {
-				struct ev_agent_thread *e = reserve(KIND_AGENT_THREAD, bpf_ktime_get_ns(),
-								    bpf_get_current_pid_tgid(), 0);
 				u64 gil = RD(u64, regs, O_REGS_R8);
 				t->slot = a.si;
 				if (gil)
 					gils.update(&t->tgid, &gil);
+				struct ev_agent_thread *e = reserve(KIND_AGENT_THREAD, bpf_ktime_get_ns(),
+								    bpf_get_current_pid_tgid(), 0);
 				if (e) {
 					e->slot = a.si;
 					e->agent = a.dx;
@@ -133,7 +133,6 @@ static __always_inline void emit_epoll_ctl(struct thread_state *t, u32 tid, u64 
 		watched.update(&w, &one);
 	if (!ret && op == 2)
 		watched.delete(&w);
-	/* checked at once: Linux 6.1's verifier does not know that a slot stays non-NULL */
 	struct ev_epoll_ctl *e = reserve(KIND_EPOLL_CTL, t->enter_ns, tid, t->flags);
 	if (!e)
 		return;

@@ -1,6 +1,6 @@
 """What every test may use, and which tests can run on this machine.
 
-The reasons for a skip are the doctor's. AWAITSCOPE_REQUIRE names markers (bpf,netns,postgres)
+The reasons for a skip are the doctor's. AWAITSCOPE_REQUIRE names markers (bpf,netns,postgres,…)
 whose skips are failures: a green run on a machine that sets it hides nothing.
 """
 
@@ -26,7 +26,8 @@ import leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GUARDED = ("bpf", "netns", "postgres", "quota", "browser")
+GUARDED = ("bpf", "netns", "postgres", "quota", "vm", "browser")
+VM_NEEDS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "busybox", "depmod", "cpio")
 
 
 @cache
@@ -36,6 +37,11 @@ def obstacle(marker: str) -> str | None:
         return quota.obstacle()
     if marker == "browser":
         return None if shutil.which("chromium") else "there is no chromium; fix: make setup-test"
+    if marker == "vm":
+        missing = [name for name in VM_NEEDS if shutil.which(name) is None]
+        if os.geteuid() == 0 and not missing:
+            return None
+        return f"guests: not root, or missing: {', '.join(missing)}; fix: sudo make setup-test"
     machine = checks.Machine()
     if marker == "bpf":
         wanted = [

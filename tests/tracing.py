@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +74,7 @@ SHAPES = (
 )
 LOOPS = ("threads", "again", "fork")
 EAGER_PYTHONS = ("3.12", "3.13", "3.14")
+OUTCOME = {"ok": "result", "eof": "result", "cancelled": "cancelled"}
 STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
 Row = dict[str, Any]
 
@@ -173,6 +175,19 @@ class Tracings:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return Traced(out, json.loads(done.stdout.splitlines()[-1]))
+
+
+def facts(rows: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
+    """Count rows by whose they are, what they moved and how they ended."""
+    return Counter(
+        (
+            row["task"] if "task" in row else row["task_name"],
+            row["sent_bytes"],
+            row["recv_bytes"],
+            OUTCOME.get(row["outcome"], row["outcome"]),
+        )
+        for row in rows
+    )
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,10 @@ static __always_inline void tell_gap(struct emit_state *s, void *ring)
 	bpf_ringbuf_submit(e, RB_NO_WAKEUP);
 }
 
-/* A zeroed slot with its head filled, or NULL and one more loss. */
+/*
+ * A zeroed slot with its head filled, or NULL and one more loss. Compare it with NULL at once:
+ * Linux 6.1's verifier forgets the first comparison, and takes a second one for a slot kept.
+ */
 static __always_inline void *reserve(u32 kind, u64 ts_ns, u32 tid, u8 flags)
 {
 	u32 zero = 0, cpu = bpf_get_smp_processor_id();

@@ -107,6 +107,16 @@ struct cpu_state {
 };
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
 
+/*
+ * The way of packets that an interrupt brought, by sk_buff: one that finds its socket locked waits
+ * in the backlog, and TCP sees it outside of its softirq. An address is reused: `seq` must fit, too.
+ */
+struct way {
+	u64 irq_ns, raise_ns, softirq_ns, rx_ns;
+	u32 irq, ifindex, seq, spare;
+};
+BPF_TABLE("lru_hash", u64, struct way, ways, 1024);
+
 static __always_inline struct cpu_state *this_cpu(void)
 {
 	u32 zero = 0;

@@ -6,26 +6,12 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import MULTIPLEX
+from tracing import MULTIPLEX, facts
 
 if TYPE_CHECKING:
     from tracing import Traced, Tracings
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
-OUTCOME = {"ok": "result", "eof": "result", "cancelled": "cancelled"}
-
-
-def facts(rows: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
-    """Count rows by whose they are, what they moved and how they ended."""
-    return Counter(
-        (
-            row["task"] if "task" in row else row["task_name"],
-            row["sent_bytes"],
-            row["recv_bytes"],
-            OUTCOME.get(row["outcome"], row["outcome"]),
-        )
-        for row in rows
-    )
 
 
 def check_attribution(trace: Traced) -> None:

@@ -37,7 +37,7 @@ u8 *log_at(int n) { return log_slots[n]; }
 	int NAME##_set(KEY *key, LEAF *leaf)                                                   \
 	{                                                                                      \
 		int i = 0;                                                                     \
-		while (NAME##_at[i].used)                                                      \
+		while (NAME##_at[i].used && memcmp(&NAME##_at[i].key, key, sizeof(KEY)))       \
 			i++;                                                                   \
 		NAME##_at[i].used = 1;                                                         \
 		NAME##_at[i].key = *key;                                                       \
@@ -50,6 +50,7 @@ u8 *log_at(int n) { return log_slots[n]; }
 		int (*update)(KEY *, LEAF *);                                                  \
 		int (*delete)(KEY *);                                                          \
 	} NAME = { NAME##_find, NAME##_set, NAME##_forget };
+#define BPF_TABLE(TYPE, KEY, LEAF, NAME, SIZE) BPF_HASH(NAME, KEY, LEAF, SIZE)
 #define BPF_ARRAY(NAME, LEAF, SIZE)
 #define BPF_PERCPU_ARRAY(NAME, LEAF, SIZE)                                                    \
 	static LEAF NAME##_at[MAX_CPUS];                                                       \

@@ -122,4 +122,6 @@ class Rungs:
                 self._undo.append(detach)
                 self.programs[hook.name] = self._bpf.funcs[program].fd
                 return None
-        return f"{failure} {' '.join(said[-2:])}".strip()
+        # the verifier's reason stands before its statistics
+        why = [line for line in said if line and not line.startswith("processed ")]
+        return f"{failure} {' '.join(why[-2:])}".strip()

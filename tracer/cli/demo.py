@@ -44,7 +44,12 @@ _LIST = (Column("name", "demo"), Column("section", "section"), Column("what", "s
 @click.command()
 @click.argument("name", required=False)
 @click.option("--list", "list_them", is_flag=True, help="List the demos.")
-@click.option("--dsn", help="Use this PostgreSQL instead of a private one.")
+@click.option(
+    "--dsn",
+    envvar="AWAITSCOPE_DSN",
+    show_envvar=True,
+    help="Use this PostgreSQL instead of a private one.",
+)
 @click.option(
     "--link",
     type=click.Choice(["veth", "lo"]),

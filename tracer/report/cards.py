@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tracer.events.header import load as load_header
+
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
@@ -46,10 +48,11 @@ class Cards:
         device = self._by_index.get((rows[0]["netns"], ifindex))
         return bool(device and device["interrupts"])
 
-    def why_none(self, rx: Row) -> str | None:
-        """Return the reason why a packet has no interrupt, None if it has one."""
+    def remark(self, rx: Row) -> str | None:
+        """Return why a packet has no interrupt, or waited after it; None for the plain way."""
         if rx["irq_age_ns"]:
-            return None
+            in_softirq = rx["flags"] & load_header().constants["FLAG_SOFTIRQ"]
+            return None if in_softirq else "backlog"
         own = self.interrupts(rx["sock"], rx["ifindex"])
         return "poll_already_running" if own else "no_irq_device"
 

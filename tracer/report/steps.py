@@ -326,7 +326,7 @@ class _Explainer:
             # the packet's own events at both ends were on this machine
             return "virtual_link" if self.found["peer_rx_id"] is not None else None
         if number == 8 and rx is not None:
-            return self.cards.why_none(rx)
+            return self.cards.remark(rx)
         if number in (9, 10) and self.found["off_cpu_id"] is None:
             return "loop_was_running"
         return None

@@ -1,0 +1,78 @@
+"""What the guests do: the demo, queries in turn, and the pool whose bytes are known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from machine import Lab, Result, run_guests, two_guests
+from tracing import APPS, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+TURNS = 97
+# The server's guest lives until the other one says that it is done.
+GOODBYE = 5433
+DB_JOB = f"""
+set -eu
+server
+exec python3 -c 'import socket; socket.create_server(("", {GOODBYE})).accept()'
+"""
+APP_JOB = f"""
+set -eu
+python3 - <<'P'
+import socket, time
+for _ in range(300):
+    try:
+        socket.create_connection(("10.0.2.22", {GOODBYE - 1}), 5).close()
+        break
+    except OSError:
+        time.sleep(0.5)
+P
+trap 'python3 -c "import socket; socket.create_connection((\\"10.0.2.22\\", {GOODBYE}), 5)"' EXIT
+awaitscope demo --queries 40 -o /lab/out/demo.trace --json >/lab/out/demo.json
+apps=src/tests/apps
+awaitscope run -o /lab/out/load.trace -- sh -eu -c "
+    python3 $apps/turns.py --dsn $AWAITSCOPE_DSN --turns {TURNS} >/lab/out/turns.json
+    python3 $apps/pool.py --dsn $AWAITSCOPE_DSN --tasks 8 --calls 3 >/lab/out/pool.json"
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What came back from `app`."""
+
+    result: Result
+    demo: dict[str, Any]
+    turns: dict[str, Any]
+    load: Traced
+
+    def awaits_at(self, app: str, text: str) -> list[dict[str, Any]]:
+        """Return the awaits at the lines of an app that contain `text`."""
+        lines = (APPS / app).read_text().splitlines()
+        places = {f"{app}:{n}" for n, line in enumerate(lines, 1) if text in line}
+        assert places
+        return [row for row in self.load.awaits if Path(row["where"] or "").name in places]
+
+
+def run_pair(
+    lab: Lab, folder: Path, say: Callable[[str], None], device: str = "virtio-net-pci"
+) -> Pair:
+    """Run both guests; return what the program's side recorded."""
+    done = run_guests(lab, two_guests(APP_JOB, DB_JOB, device), folder, say)
+    app = done["app"]
+    assert app.code == 0, f"{app.stdout}\n{app.stderr}"
+    assert done["db"].code == 0, done["db"].stderr
+
+    def document(name: str) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads((app.folder / name).read_text().splitlines()[-1])
+        return read
+
+    load = Traced(app.folder / "load.trace", document("pool.json"))
+    said = (app.folder / "demo.json").read_text()
+    demo = json.loads(said[said.index("{") :])  # behind what the program itself printed
+    return Pair(app, demo, document("turns.json"), load)
