@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,3 +35,13 @@ def scope(tmp_path: Path) -> Iterator[Any]:
     made = _module("scope").Scope(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def public() -> Iterator[Any]:
+    """Return the command in a folder that every user reaches and may write to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        made = _module("scope").Scope(Path(name))
+        yield made
+        made.close()

@@ -43,7 +43,7 @@ COMPLETE = {
     "all tables written": "tracer.store.finalise:_write_losses:after:1",
     "finalised": "tracer.store.finalise:_drop_raw:before:1",
     "an await table half written": "tracer.correlate.parts:Parts.finish:torn:1",
-    "correlated": "tracer.store.layout:TraceFolder.give_to_owner:before:1",
+    "correlated": "tracer.store.layout:TraceFolder.write_manifest:after:4",
 }
 
 
@@ -206,9 +206,9 @@ def test_after_the_recording_nothing_is_missing(death: Death, moment: str) -> No
     assert {path.name for path in death.scope.trace.iterdir()} & {"raw", "live"} == set()
 
 
-def test_a_cut_trace_belongs_to_the_user(death: Death) -> None:
+def test_a_cut_trace_belongs_to_the_user(public: Scope) -> None:
     """Under sudo every file of a recording is the invoking user's from the start."""
-    death.scope.folder.chmod(0o777)
+    death = Death(public)
     moment = CUT["the command has ended"]
     death.happens(moment, SUDO_UID=str(NOBODY), SUDO_GID=str(NOBODY), SUDO_USER="nobody")
     paths = [death.scope.trace, *death.scope.trace.rglob("*")]

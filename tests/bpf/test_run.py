@@ -7,15 +7,11 @@ import os
 import pwd
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from bpf_scope import PYTHON, Scope, own_environment, until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.bpf
 NOBODY = 65534
@@ -189,16 +185,6 @@ def test_the_users_pythonpath_and_sitecustomize_stay(scope: Scope) -> None:
     assert site == plain_site
     assert imported == plain_imported
     assert "c" in agents_of(scope.document("info"))
-
-
-@pytest.fixture
-def public(scope: Scope) -> Iterator[Scope]:
-    """Return awaitscope in a folder that every user reaches."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        made = Scope(Path(name))
-        yield made
-        made.close()
 
 
 def test_under_sudo_the_command_is_the_invoking_users(public: Scope) -> None:

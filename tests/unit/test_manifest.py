@@ -63,8 +63,8 @@ def test_a_path_that_is_no_trace_is_exit_code_6(tmp_path: Path, kind: str) -> No
 
 def test_a_manifest_is_replaced_in_one_step(tmp_path: Path) -> None:
     """It has the format's number, is its owner's alone, and no part of it stays behind."""
-    folder = TraceFolder(tmp_path / "t")
-    folder.create(os.getuid(), os.getgid())
+    folder = TraceFolder(tmp_path / "t", (os.getuid(), os.getgid()))
+    folder.create()
     for state in ("recording", "recorded"):
         folder.write_manifest({"state": state})
         assert folder.read_manifest() == {"format": FORMAT, "state": state}

@@ -74,6 +74,23 @@ def test_csv_has_all_keys_flat() -> None:
     }
 
 
+NASTY = "\x1b[2J\n\u202e\x9b\udcffµ"
+
+
+@pytest.mark.parametrize("args", [[], ["--fmt", "github"], ["--csv"], ["--json"]])
+def test_names_cannot_command_a_terminal(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What acts on a terminal is shown as Python writes it; JSON keeps the name itself."""
+    monkeypatch.setitem(ROWS[0], "name", NASTY)
+    monkeypatch.setitem(ROWS[1], "name", "x" * 10_000)
+    shown = run(*args)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    if args == ["--json"]:
+        assert json.loads(shown)["rows"][0]["name"] == NASTY
+    else:
+        assert r"\x1b[2J\n\u202e\x9b\udcffµ" in shown
+        assert ("x" * 300 in shown) == (args == ["--csv"])
+
+
 def test_a_table_is_for_people() -> None:
     """Values carry units, what is absent is a dash."""
     lines = run().splitlines()

@@ -115,6 +115,11 @@ def _agent_cache(user: User) -> Path | None:
     return home / ".cache" / "awaitscope" if own else None
 
 
+def _try(action: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):
+        action()
+
+
 def _refuse_to_nest() -> None:
     live = os.environ.get("AWAITSCOPE_LIVE")
     if live and Path(live).is_dir():
@@ -125,13 +130,14 @@ def _refuse_to_nest() -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def _storage_errors(path: Path, user: User) -> Iterator[None]:
     """Say in a sentence that recording failed."""
     try:
         yield
     except OSError as error:
         raise TracerFailed(
-            f"recording to {path} failed: {error.strerror}", "make room there, or choose another -o"
+            f"recording to {path} failed: {error.strerror}",
+            f"choose another -o, with room, where {user.name} may write",
         ) from error
 
 
@@ -164,10 +170,10 @@ class _Session:
         path = options.output or Path(
             f"awaitscope-{Path(options.command[0]).name}-{os.getpid()}.trace"
         )
-        with _storage_errors(path), contextlib.ExitStack() as undo:  # until the command runs
+        with _storage_errors(path, user), contextlib.ExitStack() as undo:  # until the command runs
             folder = self._make_folder(path, user)
             cache = _agent_cache(user) or folder.live / "agent"
-            undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
+            undo.callback(_try, folder.remove)
             prebuilt = self._prebuild(python, cache) if python else None
             env = agent.environment(env, folder.live, cache, options.agent_slots)
             held = Target(options.command, env, user)
@@ -242,13 +248,14 @@ class _Session:
         return said or None
 
     def _make_folder(self, path: Path, user: User) -> TraceFolder:
-        check_output_folder(path, force=self._options.force)
-        if path.exists():
-            if path.is_symlink() or not is_trace(path):
-                raise TracerFailed(f"{path} exists and is no trace", "choose another -o")
-            shutil.rmtree(path)
-        folder = TraceFolder(path)
-        folder.create(user.uid, user.gid)
+        folder = TraceFolder(path, (user.uid, user.gid))
+        with folder.as_owner():
+            check_output_folder(path, force=self._options.force)
+            if path.exists():
+                if path.is_symlink() or not is_trace(path):
+                    raise TracerFailed(f"{path} exists and is no trace", "choose another -o")
+                folder.remove()
+            folder.create()
         self._folder, self._lock = folder, folder.lock()
         return folder
 
@@ -312,7 +319,7 @@ class _Session:
             ring.close()
         self._rings.clear()
         os.close(self._raw)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._folder.as_owner():
             (self._folder.raw / RESERVE).unlink()
         manifest.update(stopped=self._stopped, end_ns=self._whole_ns, **self._costs())
 
@@ -345,15 +352,16 @@ class _Session:
 
     def _scan_agents(self) -> None:
         """Open the rings of new agents, and look into their processes if the kernel named them."""
-        for path in self._folder.live.glob("*.ring"):
-            if path.name in self._rings:
-                continue
-            try:
-                ring = RingFile(path)
-            except (OSError, ValueError):
-                continue
-            raw = self._folder.raw / f"agent-{path.stem}.raw"
-            self._rings[path.name] = (ring, self._folder.new_file(raw, os.O_APPEND))
+        with self._folder.as_owner():
+            for path in self._folder.live.glob("*.ring"):
+                if path.name in self._rings:
+                    continue
+                try:
+                    ring = RingFile(path)
+                except (OSError, ValueError):
+                    continue
+                raw = self._folder.raw / f"agent-{path.stem}.raw"
+                self._rings[path.name] = (ring, self._folder.new_file(raw, os.O_APPEND))
         for ring, _fd in self._rings.values():
             if ring.agent in self._tgids and ring.agent not in self._watched:
                 self._watched.add(ring.agent)

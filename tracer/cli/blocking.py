@@ -8,6 +8,7 @@ import click
 
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import ABSENT, Column, Output, emit, format_ns, output_options, table
+from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +98,6 @@ def blocking(trace: Path | None, over_ms: float, output: Output) -> None:
         click.echo("\n" + table(totals, _CULPRITS, output))
     if worst:
         click.echo(
-            f"\ndelayed most: task {worst['task_name'] or worst['task_id']},"
+            f"\ndelayed most: task {printable(worst['task_name'] or str(worst['task_id']))},"
             f" {format_ns(worst['delayed_ns'])}"
         )

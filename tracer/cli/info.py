@@ -17,6 +17,7 @@ from tracer.cli.output import (
     output_options,
     table,
 )
+from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,14 +74,15 @@ def info(trace: Path | None, output: Output) -> None:
         return
     lost = document["lost_total"]
     stopped = f", stopped early ({document['stopped']})" if document["stopped"] else ""
-    click.echo(f"{document['path']}: {document['state']}{stopped}, level {document['level']}")
+    click.echo(
+        f"{printable(document['path'])}: {document['state']}{stopped}, level {document['level']}"
+    )
     click.echo(f"lost: {lost} records" + (f" in {len(document['gaps'])} gaps" if lost else ""))
     if lost:
         click.echo(table(document["losses"], _LOSSES, output) + "\n")
     code = document["exit_code"]
-    click.echo(
-        f"command: {' '.join(document['command'])} (exit {'unknown' if code is None else code})"
-    )
+    command = printable(" ".join(document["command"]))
+    click.echo(f"command: {command} (exit {'unknown' if code is None else code})")
     if document["left_running"]:
         click.echo(f"still running when the recording ended: {document['left_running']}")
     host = document["host"]

@@ -11,6 +11,7 @@ import click
 from tracer import __version__
 from tracer.cli.output import color_option
 from tracer.errors import AwaitscopeError
+from tracer.report.text import printable
 
 # name -> the line in `awaitscope --help`; the command is `tracer.cli.NAME.NAME`
 COMMANDS = {
@@ -44,9 +45,9 @@ cannot be executed, 127 there is no such command."""
 
 def show_error(error: AwaitscopeError) -> None:
     """Print the sentence and its fix to standard error."""
-    click.echo(f"{click.style('awaitscope:', fg='red')} {error.message}", err=True)
+    click.echo(f"{click.style('awaitscope:', fg='red')} {printable(error.message)}", err=True)
     if error.fix:
-        click.echo(f"  fix: {error.fix}", err=True)
+        click.echo(f"  fix: {printable(error.fix)}", err=True)
 
 
 class LazyGroup(click.Group):

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from tracer.report.flat import flat_row, plain
+from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ABSENT = "–"
+_WIDEST = 240  # characters of a cell
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,11 @@ class Column:
         for part in self.key.split("."):
             value = value.get(part) if value is not None else None
         if self.show:
-            return self.show(value)
-        if isinstance(value, (list, tuple)):
-            return ", ".join(map(str, value)) or ABSENT
-        return ABSENT if value is None else str(value)
+            value = self.show(value)
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value)) or None
+        text = ABSENT if value is None else printable(str(value))
+        return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
 def _set_color(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -142,7 +145,7 @@ def emit(
 
 def emit_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document; `version` comes first."""
-    text = json.dumps({"version": 1, **document}, ensure_ascii=False, default=plain)
+    text = json.dumps({"version": 1, **document}, default=plain)
     click.echo(text)
 
 

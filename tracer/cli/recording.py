@@ -9,6 +9,7 @@ import click
 from tracer.capture.session import Options, Recording, record
 from tracer.correlate.trace import Trace, complete
 from tracer.errors import AwaitscopeError
+from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def say(line: str) -> None:
     """Print one line of progress to standard error."""
-    click.echo(f"awaitscope: {line}", err=True)
+    click.echo(f"awaitscope: {printable(line)}", err=True)
 
 
 def record_and_correlate(

@@ -8,6 +8,7 @@ import click
 
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit_json, format_ns, output_options, table
+from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +66,9 @@ def steps_text(document: dict[str, Any], output: Output) -> str:
     first = row["start_ns"]
     seen = {number: place for place, number in enumerate(document["observed_order"], 1)}
     rows = [_row(step, first, seen) for step in document["steps"]]
-    name = "".join(c if c.isprintable() else "\ufffd" for c in row["task_name"] or "")
+    name, where = printable(row["task_name"] or ""), printable(row["where"] or "?")
     title = (
-        f"await {row['await_id']}: task {name}, {row['where']}, {row['peer'] or 'no peer'},"
+        f"await {row['await_id']}: task {name}, {where}, {printable(row['peer'] or 'no peer')},"
         f" {format_ns(row['total_ns'])} ({row['kind']}, {row['outcome']})"
     )
     lines = [
@@ -95,7 +96,8 @@ def insight_text(insight: dict[str, Any]) -> str:
     others = insight["loop_did_meanwhile"]
     if others:
         did = ", ".join(
-            f"{o['name'] or o['type']} {format_ns(o['dur_ns'])} ({o['runs']}x)" for o in others[:6]
+            f"{printable(o['name'] or o['type'])} {format_ns(o['dur_ns'])} ({o['runs']}x)"
+            for o in others[:6]
         )
         lines.append(f"Meanwhile the loop ran: {did}.")
     else:

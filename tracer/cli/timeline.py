@@ -9,6 +9,7 @@ import click
 
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit, emit_json, format_ns, output_options, table
+from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,10 +98,10 @@ def drawing(document: dict[str, Any], width: int) -> str:
     last = max([document["end_ns"], *ends])
     bar = max(width - _LABEL - 1, 1)
     scale = bar / max(last - first, 1)
-    name = "".join(c if c.isprintable() else "\ufffd" for c in row["task_name"] or "")
+    name, where = printable(row["task_name"] or ""), printable(row["where"] or "?")
     lines = [
         (
-            f"await {row['await_id']}, trip {document['trip']}: task {name}, {row['where'] or '?'},"
+            f"await {row['await_id']}, trip {document['trip']}: task {name}, {where},"
             f" {format_ns(document['end_ns'] - first)} ({row['kind']}, {row['outcome']})"
         ),
         "",

@@ -59,7 +59,7 @@ class Parts:
         parts = ", ".join(_literal(self._part(number)) for number in range(self._count))
         self._connection.execute(
             f"COPY (SELECT * FROM read_parquet([{parts}]))"
-            f" TO {self._folder.table_sql(self._name)} {PARQUET}"
+            f" TO {self._folder.new_table_sql(self._name)} {PARQUET}"
         )
         self._connection.close()
         shutil.rmtree(self._path)

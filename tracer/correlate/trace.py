@@ -75,19 +75,22 @@ def complete(folder: TraceFolder) -> dict[str, Any]:
     manifest = folder.read_manifest()
     if manifest.get("correlated"):
         return manifest
+    mask = os.umask(0o077)
     try:
-        lock = folder.lock()
-        try:
-            manifest = finalise(folder)
-            correlate(folder, manifest)
-            manifest["correlated"] = True
-            folder.write_manifest(manifest)
-        finally:
-            folder.give_to_owner()
-            os.close(lock)
+        with folder.as_owner():
+            lock = folder.lock()
+            try:
+                manifest = finalise(folder)
+                correlate(folder, manifest)
+                manifest["correlated"] = True
+                folder.write_manifest(manifest)
+            finally:
+                os.close(lock)
     except (OSError, duckdb.Error) as error:
         raise TraceUnreadable(
             f"{folder.path} was not finished and cannot be now: {str(error).splitlines()[0]}",
             "make room on its disk and the folder writable, or copy it; then call this again",
         ) from error
+    finally:
+        os.umask(mask)
     return manifest

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tracer.report.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,8 +28,11 @@ def flat_row(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat.update(flat_row(value, f"{prefix}{key}."))
         elif isinstance(value, (list, tuple)):
             flat[prefix + key] = ";".join(
-                json.dumps(v, default=plain) if isinstance(v, dict) else str(v) for v in value
+                json.dumps(v, default=plain) if isinstance(v, dict) else printable(str(v))
+                for v in value
             )
+        elif isinstance(value, str):
+            flat[prefix + key] = printable(value)
         else:
             flat[prefix + key] = value
     return flat

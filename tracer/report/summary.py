@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracer.events.header import load as load_header
+from tracer.report.text import printable
 from tracer.store.stops import STOPS
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def summary(trace: Trace) -> list[str]:
     if slow:
         row = slow[0]
         lines.append(
-            f"slowest: {row['total_ns'] / 1e6:.2f} ms, task {_plain(row['task_name'])},"
-            f" {_plain(row['where'])} (await {row['await_id']})"
+            f"slowest: {row['total_ns'] / 1e6:.2f} ms, task {printable(row['task_name'])},"
+            f" {printable(row['where'])} (await {row['await_id']})"
         )
         lines.append(f"next: awaitscope steps {trace.folder.path}")
     return lines
@@ -84,10 +85,5 @@ def summary(trace: Trace) -> list[str]:
 def _listing(trace: Trace, tgids: list[int]) -> str:
     """Return the first few processes by number and name."""
     names = {p["tgid"]: str(p.get("exe", "?")) for p in trace.manifest["processes"]}
-    shown = [f"{tgid} ({_plain(names.get(tgid, '?').rsplit('/', 1)[-1])})" for tgid in tgids[:5]]
+    shown = [f"{tgid} ({printable(names.get(tgid, '?').rsplit('/', 1)[-1])})" for tgid in tgids[:5]]
     return ", ".join(shown) + (f" and {len(tgids) - 5} more" if len(tgids) > 5 else "")
-
-
-def _plain(text: str) -> str:
-    """Return a name from the target without control characters."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -14,14 +14,18 @@ import numpy as np
 
 from tracer.events.header import load as load_header
 from tracer.store import decode
+from tracer.store.layout import reading
 from tracer.store.ringfile import SLOT, RingFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tracer.store.layout import TraceFolder
     from tracer.store.losses import Losses
 
 Records = dict[str, np.ndarray[Any, Any]]
 _RUNS = ("step", "callback")
+_REASON_BYTES = 400
 
 
 @dataclass
@@ -93,11 +97,19 @@ def read_agents(
             lost = ring.lost  # it was full before the recording ended
         _read_one(agents, ring, _Part(records, opened, lost, end_ns), kernel)
     for path in sorted(folder.live.glob("*.none")):
-        reason = path.read_text(errors="replace").strip()[:400]
-        agents.infos.append(
-            {"mode": "none", "reason": reason, "ns_tgid": int(path.stem.split("-")[0] or 0)}
-        )
+        tgid = path.stem.partition("-")[0]
+        if tgid.isascii() and tgid.isdigit():
+            agents.infos.append({"mode": "none", "reason": _reason(path), "ns_tgid": int(tgid)})
     return agents
+
+
+def _reason(path: Path) -> str:
+    """Return why a process has no agent, as it left it behind."""
+    try:
+        with reading(path) as file:
+            return file.read(_REASON_BYTES).decode(errors="replace").strip()
+    except OSError as error:
+        return f"unreadable reason: {error.strerror}"
 
 
 @dataclass

@@ -10,6 +10,7 @@ import numpy as np
 
 from tracer.events.header import load as load_header
 from tracer.events.tables import stored_columns
+from tracer.store.layout import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def kernel_records(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 def _blocks(path: Path) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
     """Give a file's whole slots, so many at a time: it may be larger than the memory."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         while len(slots := np.fromfile(file, np.uint8, _BLOCK * _SLOT)) >= _SLOT:
             yield slots[: len(slots) // _SLOT * _SLOT].reshape(-1, _SLOT)
 
@@ -66,7 +67,10 @@ def _kinds(slots: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dty
 
 def agent_slots(path: Path) -> bytes:
     """Return the drained records of an agent; one that a kill cut off is dropped."""
-    data = path.read_bytes() if path.exists() else b""
+    if not path.exists():
+        return b""
+    with reading(path) as file:
+        data = file.read()
     return data[: len(data) // _SLOT * _SLOT]
 
 

@@ -152,7 +152,7 @@ def _write_table(
         for c in stored_columns(name)
     )
     connection.execute(
-        f"COPY (SELECT {select} FROM source{rest}) TO {folder.table_sql(name)} {PARQUET}"
+        f"COPY (SELECT {select} FROM source{rest}) TO {folder.new_table_sql(name)} {PARQUET}"
     )
 
 
@@ -168,7 +168,7 @@ def _write_rows(
     if rows:
         marks = ", ".join("?" for _ in rows[0])
         connection.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
-    connection.execute(f"COPY {name} TO {folder.table_sql(name)} {PARQUET}")
+    connection.execute(f"COPY {name} TO {folder.new_table_sql(name)} {PARQUET}")
 
 
 def _write_losses(
@@ -179,7 +179,7 @@ def _write_losses(
         f'"{name}"' if name == "event" else f'NULLIF("{name}", -1) AS "{name}"' for name in columns
     )
     connection.execute(
-        f"COPY (SELECT {select} FROM source) TO {folder.table_sql('loss')} {PARQUET}"
+        f"COPY (SELECT {select} FROM source) TO {folder.new_table_sql('loss')} {PARQUET}"
     )
 
 

@@ -8,14 +8,20 @@ tracer died and the trace was recovered.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
-from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tracer.errors import TraceUnreadable
+from tracer.system.identity import acting_as
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,11 +38,38 @@ _GIVE = "give the folder that `awaitscope run` wrote (awaitscope-*.trace)"
 
 
 class TraceFolder:
-    """A trace on disk; all paths are below `path`."""
+    """A trace on disk; all paths are below `path`.
 
-    def __init__(self, path: Path) -> None:
-        """Name a trace folder; it need not exist yet."""
+    The owner is the user whose program is traced: what root does in here it does as the owner.
+    """
+
+    def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
+        """Name a trace folder; it need not exist yet.
+
+        Args:
+            path: the folder.
+            owner: its uid and gid; None for those that an existing one has.
+
+        """
         self.path = path
+        self._owner = owner
+
+    def new_table_sql(self, name: str) -> str:
+        """Make way for a table's Parquet file, whatever is there; return its SQL text literal."""
+        self.table(name).unlink(missing_ok=True)
+        return self.table_sql(name)
+
+    @contextlib.contextmanager
+    def as_owner(self) -> Iterator[None]:
+        """Touch files as the folder's owner may; see acting_as()."""
+        if os.geteuid() != 0:
+            yield
+            return
+        if self._owner is None:
+            found = self.path.stat()
+            self._owner = found.st_uid, found.st_gid
+        with acting_as(*self._owner):
+            yield
 
     @property
     def raw(self) -> Path:
@@ -56,12 +89,17 @@ class TraceFolder:
         """Return the Parquet file of a table as an SQL text literal."""
         return "'" + str(self.table(name)).replace("'", "''") + "'"
 
-    def create(self, uid: int, gid: int) -> None:
-        """Make the folder and its parts, 0700, owned by the given user."""
-        for folder in (self.path, self.raw, self.live):
-            folder.mkdir(mode=0o700)
-            folder.chmod(0o700)
-            os.chown(folder, uid, gid)
+    def create(self) -> None:
+        """Make the folder and its parts, 0700."""
+        with self.as_owner():
+            for folder in (self.path, self.raw, self.live):
+                folder.mkdir(mode=0o700)
+                folder.chmod(0o700)
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it."""
+        with self.as_owner():
+            shutil.rmtree(self.path)
 
     def lock(self) -> int:
         """Return a descriptor that keeps the trace from being finished by somebody else.
@@ -72,7 +110,8 @@ class TraceFolder:
             TraceUnreadable: another process records or finishes this trace.
 
         """
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with self.as_owner():
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # file systems without locks have one user
             with contextlib.suppress(OSError):
@@ -90,14 +129,12 @@ class TraceFolder:
     def new_file(self, path: Path, flags: int) -> int:
         """Open a file below the folder for writing, 0600 and its owner's from the start.
 
-        Whoever owns the trace can read it then, even if a tracer that runs as root dies.
+        Whoever owns the trace can read it then, even if a tracer that runs as root dies. OSError
+        for what somebody put there that is no plain file.
         """
-        flags |= os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
-        if os.geteuid() == 0:
-            owner = self.path.stat()
-            os.fchown(fd, owner.st_uid, owner.st_gid)
-        return fd
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with self.as_owner():
+            return _plain(os.open(path, flags, 0o600), path)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest in one step."""
@@ -105,12 +142,14 @@ class TraceFolder:
         partial = self.path / (MANIFEST + ".new")
         with os.fdopen(self.new_file(partial, os.O_TRUNC), "w") as file:
             file.write(text)
-        partial.replace(self.path / MANIFEST)
+        with self.as_owner():
+            partial.replace(self.path / MANIFEST)
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest; TraceUnreadable if this is no trace of a version we know."""
         try:
-            manifest = json.loads((self.path / MANIFEST).read_text())
+            with self.as_owner(), reading(self.path / MANIFEST) as file:
+                manifest = json.load(file)
         except FileNotFoundError as error:
             if is_trace(self.path):
                 raise TraceUnreadable(
@@ -133,26 +172,18 @@ class TraceFolder:
             raise TraceUnreadable(f"{self.path}: its manifest has no state", None)
         return manifest
 
-    def give_to_owner(self) -> None:
-        """Give every file to the folder's owner, 0600; follows no links of either kind."""
-        if os.geteuid() != 0:
-            return
-        owner = self.path.stat()
-        for folder, _names, files in os.walk(self.path):
-            for name in files:
-                with contextlib.suppress(OSError):
-                    _give(Path(folder) / name, owner.st_uid, owner.st_gid)
+
+def reading(path: Path) -> IO[bytes]:
+    """Open a plain file of a trace to read it; OSError for anything else, which might not end."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(_plain(os.open(path, flags), path), "rb")
 
 
-def _give(path: Path, uid: int, gid: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        seen = os.fstat(fd)
-        if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1:
-            os.fchown(fd, uid, gid)
-            os.fchmod(fd, 0o600)
-    finally:
-        os.close(fd)
+def _plain(fd: int, path: Path) -> int:
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "is no plain file", str(path))
 
 
 def is_trace(path: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.events.header import load as load_header
+from tracer.store.layout import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,10 +152,13 @@ def _sample(
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """Read a JSON-lines file; a last line that was cut off is dropped."""
+    if not path.exists():
+        return []
     entries = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    with reading(path) as file:
+        for line in file:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:  # no JSON, or no UTF-8
+                continue
     return entries

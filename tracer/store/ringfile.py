@@ -46,7 +46,7 @@ class RingFile:
     def __init__(self, path: Path) -> None:
         """Map the file; ValueError if it is not (yet) a complete ring of our schema."""
         header = load_header()
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
             if size < _DATA + SLOT:

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tracer.correlate.anatomy import STEPS
 from tracer.report.steps import choose, steps_document
+from tracer.report.text import printable
 from tracer.system.syscalls import name_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write_mermaid(trace: Trace, out: IO[bytes], await_id: int | None = None) -> 
 
 def _text(value: object) -> str:
     """Return a text that Mermaid shows as it is: what could be syntax or markup becomes a code."""
-    shown = str(value)
+    shown = printable(str(value))
     if len(shown) > _LONGEST:
         shown = shown[: _LONGEST - 1] + "…"
     return re.sub(r"[^\w\s.,()/→…–+=µ:-]|[\r\n_]", lambda found: f"#{ord(found[0])};", shown)
