@@ -2,7 +2,7 @@
 # Make a Debian machine one of the lab's two: `app` (the traced program) or `db` (PostgreSQL).
 # The Vagrantfile runs it; the QEMU lab (tests/vm) builds its images with the same parts.
 #
-#   provision.sh app DB_ADDRESS        all of it on this machine; the clone is in /vagrant
+#   provision.sh app DB_ADDRESS        all of it on this machine, and the clone's own setup
 #   provision.sh db NETWORK            likewise; NETWORK may connect (192.168.56.0/24)
 #   provision.sh packages ROLE...      print the Debian packages of these roles
 #   provision.sh server NETWORK [ROOT] let NETWORK reach the PostgreSQL installed below ROOT
@@ -71,8 +71,7 @@ db)
 app)
 	install app
 	client "$2"
-	ln -sfn /vagrant /home/vagrant/awaitscope
-	make -C /vagrant setup
+	make -C /home/vagrant/awaitscope setup
 	;;
 *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
