@@ -57,6 +57,13 @@ def obstacle(marker: str) -> str | None:
     return f"{found.name}: {found.seen}; fix: {found.fix}" if found else None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --update-golden."""
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/data/golden anew; read the diff"
+    )
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that cannot run here, or fail it where that is not allowed."""
     required = os.environ.get("AWAITSCOPE_REQUIRE", "").split(",")
