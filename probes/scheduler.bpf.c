@@ -51,7 +51,7 @@ int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 prev = ctx->args[1], next = ctx->args[2];
-	u32 prev_tid = RD(u32, prev, O_TASK_PID);
+	u32 prev_tid = bpf_get_current_pid_tgid(); /* it is still the current one */
 	u32 next_tid = RD(u32, next, O_TASK_PID);
 	struct thread_state *t;
 	u64 now;

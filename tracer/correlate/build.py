@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
 TABLES = ("await", "leg", "task_total", "work_total", "hold")
-_AT_ONCE = 1 << 16  # awaits that are cut, explained and written together
+_AT_ONCE = 1 << 14  # awaits that are cut, explained and written together
 _OF_TASK = ("task_name", "coroutine")
 
 

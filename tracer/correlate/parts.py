@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
 # columns of which -1 is a value; in all others it means unknown, NULL
-_ALWAYS = {"by", "sock", "reasons", "sent_bytes", "recv_bytes", "total_ns"}
+_ALWAYS = {"by", "sock", "reasons", "sent_bytes", "recv_bytes"}
 
 
 class Parts:

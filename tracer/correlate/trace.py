@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from tracer.correlate.build import TABLES, correlate
-from tracer.correlate.words import STAGES_OF_CUTS
+from tracer.correlate.words import DERIVED
 from tracer.errors import TraceUnreadable, Usage
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES
 from tracer.store.finalise import finalise
@@ -30,7 +30,7 @@ class Trace:
         self.manifest = manifest
         self.connection = duckdb.connect(config={"threads": 2})
         for name in ALL_TABLES:
-            columns = f"*, {STAGES_OF_CUTS}" if name == "leg" else "*"
+            columns = ", ".join(["*", *DERIVED.get(name, ())])
             source = f"read_parquet({folder.table_sql(name)})"
             view = f'CREATE VIEW "{name}" AS SELECT {columns} FROM {source}'
             try:
