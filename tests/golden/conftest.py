@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from tracer.cli.main import main
 
@@ -26,6 +29,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded") / "golden.trace"
     shutil.copytree(DATA / "trace", folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have set it."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracer.cli.fit import tail
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import (
+    ABSENT,
     Column,
     Output,
     emit,
@@ -24,15 +26,25 @@ if TYPE_CHECKING:
 
 
 def _short(value: str | None) -> str:
-    return "/".join(value.split("/")[-2:]) if value else "–"
+    return "/".join(value.split("/")[-2:]) if value else ABSENT
+
+
+def _longest(stages: dict[str, Any]) -> str:
+    """Return the stage that took the most, and what it took: a time, or a share of one."""
+    known = {name.removesuffix("_ns"): value for name, value in stages.items() if value}
+    if not known:
+        return ABSENT
+    name = max(known, key=lambda stage: known[stage])
+    show = format_share if isinstance(known[name], float) else format_ns
+    return f"{name} {show(known[name])}"
 
 
 def await_columns(kind: str | None = None) -> Sequence[Column]:
     """Return the columns of the table of awaits; those of a thread tell what its worker did."""
     worker = (
-        Column("thread.function", "function"),
+        Column("thread.function", "function", rank=1, least=12),
         *(
-            Column(f"thread.{key}_ns", title, format_ns, right=True)
+            Column(f"thread.{key}_ns", title, format_ns, right=True, rank=1)
             for key, title in (
                 ("queued", "queued"),
                 ("cpu", "worker CPU"),
@@ -43,14 +55,15 @@ def await_columns(kind: str | None = None) -> Sequence[Column]:
     )
     return (
         Column("await_id", "await", right=True),
-        Column("task_name", "task"),
+        Column("task_name", "task", least=10),
         Column("kind", "kind"),
-        Column("where", "where", _short),
+        Column("where", "where", _short, least=16, fit=tail),
         Column("total_ns", "total", format_ns, right=True),
-        *(Column(f"stages.{n}_ns", n, format_ns, right=True) for n in STAGES),
-        Column("sent_bytes", "sent", format_bytes, right=True),
-        Column("recv_bytes", "received", format_bytes, right=True),
-        Column("outcome", "outcome"),
+        *(Column(f"stages.{n}_ns", n, format_ns, right=True, rank=2) for n in STAGES),
+        Column("stages", "longest stage", _longest, instead=2),
+        Column("sent_bytes", "sent", format_bytes, right=True, rank=3),
+        Column("recv_bytes", "received", format_bytes, right=True, rank=3),
+        Column("outcome", "outcome", rank=3),
         *(worker if kind == "thread" else ()),
     )
 
@@ -58,10 +71,11 @@ def await_columns(kind: str | None = None) -> Sequence[Column]:
 def group_columns(by: str) -> Sequence[Column]:
     """Return the columns of a grouped table."""
     return (
-        Column("group", by, _short if by == "where" else None),
+        Column("group", by, _short if by == "where" else None, least=16, fit=tail),
         Column("count", "count", right=True),
         *(Column(f"total_ns.{q}", q, format_ns, right=True) for q in ("p50", "p95", "p99", "max")),
-        *(Column(f"stages.{n}", n, format_share, right=True) for n in STAGES),
+        *(Column(f"stages.{n}", n, format_share, right=True, rank=1) for n in STAGES),
+        Column("stages", "longest stage", _longest, instead=1),
     )
 
 

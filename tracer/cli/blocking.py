@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracer.cli.fit import tail
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import ABSENT, Column, Output, emit, format_ns, output_options, table
 from tracer.report.text import printable
@@ -31,22 +32,22 @@ _COLUMNS = (
     Column("at_ns", "at", format_ns, right=True),
     Column("dur_ns", "held", format_ns, right=True),
     Column("cause", "cause"),
-    Column("who", "who"),
-    Column("where", "where", _place),
-    Column("on_cpu_ns", "on CPU", format_ns, right=True),
-    Column("syscall_ns", "blocked", format_ns, right=True),
-    Column("gil_ns", "GIL", format_ns, right=True),
-    Column("runq_ns", "run queue", format_ns, right=True),
-    Column("throttled_ns", "throttled", format_ns, right=True),
-    Column("syscalls", "system calls", _calls),
+    Column("who", "who", least=10),
+    Column("where", "where", _place, least=16, fit=tail),
+    Column("on_cpu_ns", "on CPU", format_ns, right=True, rank=2),
+    Column("syscall_ns", "blocked", format_ns, right=True, rank=2),
+    Column("gil_ns", "GIL", format_ns, right=True, rank=3),
+    Column("runq_ns", "run queue", format_ns, right=True, rank=3),
+    Column("throttled_ns", "throttled", format_ns, right=True, rank=3),
+    Column("syscalls", "system calls", _calls, rank=1, least=20),
     Column("delayed_awaits", "delayed", right=True),
 )
 _CULPRITS = (
-    Column("culprit", "culprit", _place),
+    Column("culprit", "culprit", _place, least=16, fit=tail),
     Column("cause", "cause"),
-    Column("count", "times", right=True),
+    Column("count", "times", right=True, rank=1),
     Column("dur_ns", "held in all", format_ns, right=True),
-    Column("max_ns", "longest", format_ns, right=True),
+    Column("max_ns", "longest", format_ns, right=True, rank=2),
     Column("delayed_awaits", "awaits delayed", right=True),
     Column("delayed_ns", "by, in all", format_ns, right=True),
 )

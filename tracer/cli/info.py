@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracer.cli.fit import wrapped
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import (
     ABSENT,
@@ -41,7 +42,7 @@ _PROBES = [
     Column("runs_per_s", "runs/s", format_count, right=True),
     Column("ns_per_run", "ns/run", format_count, right=True),
     Column("cpu_share", "of a CPU", _per_cent, right=True),
-    Column("reason", "reason"),
+    Column("reason", "reason", least=16, fit=wrapped),
 ]
 
 
@@ -101,8 +102,8 @@ def info(trace: Path | None, output: Output) -> None:
             [
                 Column("tgid", "tgid", right=True),
                 Column("agent", "agent"),
-                Column("reason", "reason"),
-                Column("command", "command"),
+                Column("reason", "reason", least=16, fit=wrapped),
+                Column("command", "command", least=16),
             ],
             output,
         )

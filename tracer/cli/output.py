@@ -10,12 +10,14 @@ import csv
 import functools
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from tracer.cli.fit import fit, head
 from tracer.report.flat import flat_row, plain
 from tracer.report.text import printable
 
@@ -23,26 +25,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ABSENT = "–"
+_NARROWEST = 40
 _WIDEST = 240  # characters of a cell
 
 
 @dataclass(frozen=True)
 class Output:
-    """What the output options ask for; `fmt` is a tabulate format, None if not given."""
+    """What the output options ask for.
+
+    `fmt` is a tabulate format, None if not given; `width` characters in a line, None if a table
+    may be as wide as it wants.
+    """
 
     form: Literal["table", "json", "csv"] = "table"
     fmt: str | None = None
     headers: bool = True
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A table column: the row's key, its title, and how a value is shown to people."""
+    """A table column: the row's key, its title, and how a value is shown to people.
+
+    Where a table is wider than the terminal: columns of the highest `rank` are left out first (0:
+    never), and those that stand in for them (`instead`: that rank) come in. Then texts are
+    shortened by `fit`, down to `least` characters (None: never).
+    """
 
     key: str
     title: str
     show: Callable[[Any], str] | None = None
     right: bool = False
+    rank: int = 0
+    instead: int = 0
+    least: int | None = None
+    fit: Callable[[str, int], str] = head
 
     def cell(self, row: Mapping[str, Any]) -> str:
         """Return the text of this column in a row; a dot in the key descends."""
@@ -83,12 +100,18 @@ color_option = click.option(
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json, --csv, --fmt, --no-headers and --color; pass them on as `output: Output`."""
+    """Add --json, --csv, --fmt, --no-headers, --width, --color; they come as `output: Output`."""
 
     @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
     @click.option("--csv", "as_csv", is_flag=True, help="CSV with all columns, plain values.")
     @click.option("--fmt", metavar="FORMAT", help="Table format of tabulate, such as github.")
     @click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+    @click.option(
+        "--width",
+        type=click.IntRange(_NARROWEST),
+        metavar="N",
+        help="Make a table fit N columns; default the terminal's.",
+    )
     @color_option
     @functools.wraps(command)
     def wrapped(
@@ -97,6 +120,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         as_csv: bool,
         fmt: str | None,
         no_headers: bool,
+        width: int | None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         if as_json + as_csv + (fmt is not None) > 1:
@@ -104,9 +128,17 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if fmt is not None:
             _check_format(fmt)
         form: Literal["table", "json", "csv"] = "json" if as_json else "csv" if as_csv else "table"
-        return command(*args, output=Output(form, fmt, not no_headers), **kwargs)
+        output = Output(form, fmt, not no_headers, width or _terminal_width())
+        return command(*args, output=output, **kwargs)
 
     return wrapped
+
+
+def _terminal_width() -> int | None:
+    """Return the columns of the terminal, or those that COLUMNS asks for."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()):
+        return None
+    return max(shutil.get_terminal_size().columns, _NARROWEST)
 
 
 def _check_format(fmt: str) -> None:
@@ -150,10 +182,14 @@ def emit_json(document: Mapping[str, Any]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], output: Output) -> str:
-    """Return the table as text, without a newline at its end."""
+    """Return the table as text, without a newline at its end.
+
+    It fits `output.width` unless `output.fmt` asks for another program's format.
+    """
     from tabulate import tabulate  # noqa: PLC0415 (--help must not pay for it)
 
     cells = [[column.cell(row) for column in columns] for row in rows]
+    columns, cells = fit(columns, cells, None if output.fmt else output.width)
     titles = [column.title for column in columns] if output.headers else []
     if not cells:
         return tabulate([], headers=titles, tablefmt=output.fmt or "simple") if titles else ""

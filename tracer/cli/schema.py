@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tracer.cli.fit import wrapped
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit, output_options
 
@@ -16,7 +17,7 @@ _COLUMNS = (
     Column("table", "table"),
     Column("column", "column"),
     Column("type", "type"),
-    Column("doc", "meaning"),
+    Column("doc", "meaning", least=20, fit=wrapped),
 )
 
 

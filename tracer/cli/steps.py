@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracer.cli.fit import wrapped
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit_json, format_ns, output_options, table
 from tracer.report.text import printable
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     Column("step", "step", right=True),
-    Column("seen", "seen as", right=True),
-    Column("layer", "layer"),
-    Column("what", "what happens"),
+    Column("seen", "seen as", right=True, rank=3),
+    Column("layer", "layer", rank=2),
+    Column("what", "what happens", least=30, fit=wrapped),
     Column("at", "at", right=True),
     Column("took", "took", right=True),
-    Column("cpu", "CPU", right=True),
-    Column("tid", "thread", right=True),
+    Column("cpu", "CPU", right=True, rank=3),
+    Column("tid", "thread", right=True, rank=3),
     Column("status", "status"),
-    Column("proof", "proof, or why not"),
+    Column("proof", "proof, or why not", rank=1, least=24, fit=wrapped),
 )
 
 
@@ -78,9 +79,9 @@ def steps_text(document: dict[str, Any], output: Output) -> str:
         "",
         *document["notes"],
         "",
-        insight_text(document["insight"]),
+        *insight_text(document["insight"]).splitlines(),
     ]
-    return "\n".join(lines)
+    return "\n".join(line if "\n" in line else wrapped(line, output.width) for line in lines)
 
 
 def insight_text(insight: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tracer.cli.fit import tail
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit, format_ns, output_options
 
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     Column("task_id", "task", right=True),
-    Column("task_name", "name"),
-    Column("coroutine", "coroutine"),
-    Column("parent_task_id", "parent", right=True),
+    Column("task_name", "name", least=10),
+    Column("coroutine", "coroutine", least=12, fit=tail),
+    Column("parent_task_id", "parent", right=True, rank=1),
     Column("steps", "steps", right=True),
     Column("awaits", "awaits", right=True),
     Column("cpu_ns", "on CPU", format_ns, right=True),

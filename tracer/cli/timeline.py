@@ -7,33 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracer.cli.fit import wrapped
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit, emit_json, format_ns, output_options, table
+from tracer.report.colors import STAGE_COLORS
 from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_STAGE_COLORS = {
-    "prepare": "bright_blue",
-    "send": "cyan",
-    "remote": "magenta",
-    "receive": "blue",
-    "wake": "yellow",
-    "queue": "red",
-    "read": "green",
-    "resume": "bright_red",
-}
 _MARKS = {"observed": "█", "inferred": "▒"}
 _LABEL = 16
-_NARROWEST = 40
 _COLUMNS = (
     Column("lane", "lane"),
     Column("step", "step", right=True),
     Column("at", "at", format_ns, right=True),
     Column("took", "took", format_ns, right=True),
     Column("status", "status"),
-    Column("what", "what happens"),
+    Column("what", "what happens", least=20, fit=wrapped),
 )
 
 
@@ -41,13 +32,11 @@ _COLUMNS = (
 @trace_argument
 @click.option("--await", "await_id", type=int, metavar="ID", help="This await; default the slowest")
 @click.option("--trip", type=int, metavar="N", help="This trip of the await; default the last.")
-@click.option("--width", type=click.IntRange(_NARROWEST), help="Columns; default the terminal's.")
 @output_options
 def timeline(
     trace: Path | None,
     await_id: int | None,
     trip: int | None,
-    width: int | None,
     output: Output,
 ) -> None:
     """Draw one await of TRACE as a swimlane: who worked when.
@@ -66,7 +55,7 @@ def timeline(
     elif output.form == "csv":
         emit(rows, _COLUMNS, output)
     else:
-        click.echo(drawing(document, width or shutil.get_terminal_size().columns))
+        click.echo(drawing(document, output.width or shutil.get_terminal_size().columns))
         click.echo("\n" + table(rows, _COLUMNS, output))
 
 
@@ -100,19 +89,18 @@ def drawing(document: dict[str, Any], width: int) -> str:
     scale = bar / max(last - first, 1)
     name, where = printable(row["task_name"] or ""), printable(row["where"] or "?")
     lines = [
-        (
+        wrapped(
             f"await {row['await_id']}, trip {document['trip']}: task {name}, {where},"
-            f" {format_ns(document['end_ns'] - first)} ({row['kind']}, {row['outcome']})"
+            f" {format_ns(document['end_ns'] - first)} ({row['kind']}, {row['outcome']})",
+            width,
         ),
         "",
         " " * _LABEL + _ruler(last - first, bar),
     ]
     cells = [" "] * bar
     for stage in document["stages"]:
-        mark = click.style("█", fg=_STAGE_COLORS[stage["stage"]])
-        _fill(
-            cells, stage, first, scale, (mark, click.style("▏", fg=_STAGE_COLORS[stage["stage"]]))
-        )
+        whole, thin = (_in_color(stage["stage"], mark) for mark in "█▏")
+        _fill(cells, stage, first, scale, (whole, thin))
     lines.append("stages".ljust(_LABEL) + "".join(cells).rstrip())
     for lane in document["lanes"]:
         cells = ["·"] * bar
@@ -120,12 +108,24 @@ def drawing(document: dict[str, Any], width: int) -> str:
             _fill(cells, span, first, scale, (_MARKS[span["status"]], "▏"))
         lines.append(lane["lane"].ljust(_LABEL) + "".join(cells))
     known = {stage["stage"]: stage["end_ns"] - stage["start_ns"] for stage in document["stages"]}
-    keys = [
-        f"{click.style('█', fg=color)} {name} {format_ns(known[name])}"
-        for name, color in _STAGE_COLORS.items()
-        if name in known
-    ]
-    return "\n".join([*lines, "", "  ".join(keys)])
+    keys = {name: f"{name} {format_ns(known[name])}" for name in STAGE_COLORS if name in known}
+    return "\n".join([*lines, "", *_legend(keys, width)])
+
+
+def _in_color(stage: str, mark: str) -> str:
+    return click.style(mark, fg=STAGE_COLORS[stage].terminal)
+
+
+def _legend(keys: dict[str, str], width: int) -> list[str]:
+    """Return the stages' colours and times, in as many lines as they need."""
+    lines, room = [""], width
+    for stage, text in keys.items():
+        if lines[-1] and room < len(text) + 4:
+            lines.append("")
+            room = width
+        lines[-1] += ("  " if lines[-1] else "") + f"{_in_color(stage, '█')} {text}"
+        room -= len(text) + 4
+    return lines
 
 
 def _fill(

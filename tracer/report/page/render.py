@@ -14,22 +14,12 @@ from jinja2 import Environment, StrictUndefined
 
 from tracer import __version__
 from tracer.correlate.words import STAGES
+from tracer.report.colors import STAGE_COLORS
 from tracer.report.flat import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# one colour a stage, for light and dark; `wake`, `queue` and `resume` are lag: warm
-STAGE_COLORS = {
-    "prepare": "#7c8ba1",
-    "send": "#3b82c4",
-    "remote": "#a8b3c2",
-    "receive": "#2aa198",
-    "wake": "#e0a83c",
-    "queue": "#e2783a",
-    "read": "#4a9e5c",
-    "resume": "#d1495b",
-}
 _ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
@@ -49,7 +39,7 @@ def render(document: Mapping[str, Any]) -> str:
         data=data.translate(_ESCAPES),
         style=(folder / "page.css").read_text("utf-8"),
         script="\n".join((folder / name).read_text("utf-8") for name in ("page.js", "timeline.js")),
-        colors=STAGE_COLORS,
+        colors={stage: color.page for stage, color in STAGE_COLORS.items()},
         stages=STAGES,
         version=__version__,
     )
