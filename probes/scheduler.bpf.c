@@ -11,7 +11,8 @@ static __always_inline int wants_gil(struct thread_state *t)
 {
 	if (t->nr != NR_FUTEX)
 		return 0;
-	u64 *gil = gils.lookup(&t->tgid);
+	u32 tgid = t->tgid;
+	u64 *gil = gils.lookup(&tgid);
 	if (!gil)
 		return 0;
 	u64 futex = RD(u64, t->regs, O_REGS_DI);

@@ -32,8 +32,9 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 			if ((u32)a.di == AGENT_PRCTL) {
 				u64 gil = RD(u64, regs, O_REGS_R8);
 				t->slot = a.si;
+				u32 tgid = t->tgid;
 				if (gil)
-					gils.update(&t->tgid, &gil);
+					gils.update(&tgid, &gil);
 				struct ev_agent_thread *e = reserve(KIND_AGENT_THREAD, bpf_ktime_get_ns(),
 								    bpf_get_current_pid_tgid(), 0);
 				if (e) {

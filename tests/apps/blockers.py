@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +141,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=list(blocks.BLOCKS))
     parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--wait", action="store_true", help="say the pid, wait for a line")
     options = parser.parse_args()
     blocks.prepare()
+    if options.wait:
+        print(os.getpid(), flush=True)
+        sys.stdin.readline()
     if options.uvloop:
         import uvloop
 

@@ -105,6 +105,8 @@ def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, 
     cause, call = BLOCKS[what]
     assert largest(row) == cause
     assert call is None or row["syscalls"][0]["name"] == call
+    if cause == "gil":
+        assert sum(c["dur_ns"] for c in row["syscalls"]) < row["gil_ns"]
     victims = {wait["task_name"] for wait in row["waited"]}
     assert "victim" in victims
     assert row["delayed_awaits"] >= len(row["waited"]) == len(victims)

@@ -9,6 +9,7 @@ import click
 from tracer.cli.fit import tail
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import ABSENT, Column, Output, emit, format_ns, output_options, table
+from tracer.correlate.words import LONG_HOLD_NS
 from tracer.report.text import printable
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ _CULPRITS = (
     "--over",
     "over_ms",
     type=click.FloatRange(1),
-    default=50,
+    default=LONG_HOLD_NS // 1_000_000,
     show_default=True,
     metavar="MS",
     help="Only what held a loop longer than this.",

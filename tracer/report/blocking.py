@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.correlate import reasons
+from tracer.correlate.lag import OFF_GIL
 from tracer.correlate.words import HELD_BY
 from tracer.report.holders import holders
 from tracer.system.syscalls import name_of
@@ -77,7 +78,8 @@ def _by_hold(rows: list[Row]) -> dict[int, list[Row]]:
 def _calls(trace: Trace) -> dict[int, list[Row]]:
     """Return the system calls of each chosen hold, the longest first.
 
-    A call shorter than 1 ms has mostly no record: each of its sleeps counts as one then.
+    A call shorter than 1 ms has mostly no record: each of its sleeps counts as one then. Those in
+    which the thread waited for the GIL are left out: they are no call of the program's.
     """
     rows = trace.rows(
         """
@@ -86,16 +88,19 @@ def _calls(trace: Trace) -> dict[int, list[Row]]:
             FROM chosen h JOIN syscall s ON s.tid = h.tid
              AND s.ts_ns >= h.start_ns AND s.ts_ns < h.end_ns),
         sleep AS (
-          SELECT hold_id, o.nr, o.ts_ns, o.dur_ns
+          SELECT hold_id, o.nr, o.ts_ns, o.dur_ns, o.why & $gil > 0 AS is_gil
             FROM chosen h JOIN off_cpu o ON o.tid = h.tid AND o.state <> 0
              AND o.ts_ns >= h.start_ns AND o.ts_ns < h.end_ns)
         SELECT hold_id, nr, count(*) AS count, sum(dur_ns)::BIGINT AS dur_ns FROM (
-          SELECT hold_id, nr, end_ns - ts_ns AS dur_ns FROM call
+          SELECT hold_id, nr, end_ns - ts_ns AS dur_ns FROM call WHERE NOT EXISTS (
+            FROM sleep WHERE is_gil AND sleep.hold_id = call.hold_id AND sleep.nr = call.nr
+             AND call.ts_ns <= sleep.ts_ns AND call.end_ns >= sleep.ts_ns)
           UNION ALL
-          SELECT hold_id, nr, dur_ns FROM sleep WHERE NOT EXISTS (
+          SELECT hold_id, nr, dur_ns FROM sleep WHERE NOT is_gil AND NOT EXISTS (
             FROM call WHERE call.hold_id = sleep.hold_id AND call.ts_ns <= sleep.ts_ns
              AND call.end_ns >= sleep.ts_ns))
-        GROUP BY ALL ORDER BY hold_id, dur_ns DESC, nr"""
+        GROUP BY ALL ORDER BY hold_id, dur_ns DESC, nr""",
+        gil=OFF_GIL,
     )
     for row in rows:
         nr = row.pop("nr")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracer.correlate.words import LONG_HOLD_NS
 from tracer.events.header import load as load_header
 from tracer.report.text import printable
 from tracer.store.stops import STOPS
@@ -79,7 +80,24 @@ def summary(trace: Trace) -> list[str]:
             f" {printable(row['where'])} (await {row['await_id']})"
         )
         lines.append(f"next: awaitscope steps {trace.folder.path}")
-    return lines
+    return lines + _held(trace)
+
+
+def _held(trace: Trace) -> list[str]:
+    """Say whether the program held its loops for long; what others did to it is not meant."""
+    held = trace.rows(
+        "SELECT count(*) AS n, coalesce(max(own_ns), 0) AS longest FROM hold"
+        " WHERE own_ns > ? AND kind <> 'iteration' AND cause NOT IN ('preempted', 'throttled')",
+        LONG_HOLD_NS,
+    )[0]
+    if not held["n"]:
+        return []
+    longest = held["longest"] / 1e6
+    line = (
+        f"a loop was held {held['n']} times over {LONG_HOLD_NS // 1_000_000} ms, at longest"
+        f" {longest:.0f} ms: awaitscope blocking {trace.folder.path}"
+    )
+    return [line]
 
 
 def _listing(trace: Trace, tgids: list[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tracer.correlate.words import LAG, STAGES
+from tracer.correlate.words import LAG, LONG_HOLD_NS, STAGES
 from tracer.errors import Usage
 from tracer.report.awaits import await_rows
 from tracer.report.blocking import blocking_rows, culprits
@@ -19,7 +19,6 @@ from tracer.report.steps import choose, steps_document
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
-HELD_NS = 50_000_000
 MOST_LINES = 200
 MOST_HOLDS = 200
 _EXPLAINED = 60  # awaits with their steps on the page
@@ -37,7 +36,7 @@ _WAITED_FOR = {
 def page_document(trace: Trace) -> dict[str, Any]:
     """Return the page's data; times in ns, CLOCK_MONOTONIC where they are moments."""
     lines = line_rows(trace, MOST_LINES)
-    holds = blocking_rows(trace, HELD_NS)
+    holds = blocking_rows(trace, LONG_HOLD_NS)
     found = findings(trace, holds)
     totals = _totals(trace)
     info = info_document(trace)
@@ -58,7 +57,7 @@ def page_document(trace: Trace) -> dict[str, Any]:
         "findings": found,
         "lines": lines,
         "holds": holds[:MOST_HOLDS],
-        "held_over_ns": HELD_NS,
+        "held_over_ns": LONG_HOLD_NS,
         "hold_count": len(holds),
         "culprits": culprits(holds),
         "lag": _lag_over_time(trace),
