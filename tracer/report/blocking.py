@@ -149,7 +149,7 @@ def culprits(rows: list[Row]) -> list[Row]:
     """Return the totals of each culprit line and cause, the costliest first."""
     totals: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        who = _culprit(row)
+        who = culprit(row)
         total = totals.setdefault(
             (who, row["cause"]),
             {"culprit": who, "cause": row["cause"]}
@@ -162,7 +162,7 @@ def culprits(rows: list[Row]) -> list[Row]:
     return sorted(totals.values(), key=lambda t: (-t["dur_ns"], str(t["culprit"])))
 
 
-def _culprit(row: Row) -> str | None:
+def culprit(row: Row) -> str | None:
     """Return whom to blame: nobody's line if the code did not do it."""
     if row["cause"] in ("preempted", "throttled"):
         return None

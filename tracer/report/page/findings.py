@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracer.report.blocking import culprits
+from tracer.report.blocking import culprit, culprits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +61,14 @@ def _ms(ns: float) -> str:
     return f"{ns / 1e6:,.1f} ms"
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _awaits(count: int) -> str:
+    return "1 await" if count == 1 else f"{count} awaits"
+
+
 def _short(where: str) -> str:
     return "/".join(where.split("/")[-2:])
 
@@ -71,25 +79,28 @@ def _finding(title: str, text: str, threshold: str, cost_ns: int, **evidence: An
 
 
 def _held(holds: list[Row], total_ns: int) -> list[Finding]:
+    guilty = [
+        one
+        for one in culprits(holds)
+        if one["cause"] not in ("preempted", "throttled")  # not the program's doing: _off_cpu
+        and one["delayed_ns"] > 0
+        and one["delayed_ns"] >= HELD_SHARE * total_ns
+    ]
+    guilty.sort(key=lambda one: -one["delayed_ns"])
     found = []
-    for one in culprits(holds)[:_SHOWN]:
-        if one["cause"] in ("preempted", "throttled") or one["delayed_ns"] < HELD_SHARE * total_ns:
-            continue
+    for one in guilty[:_SHOWN]:
         who = one["culprit"] or "a callback"
-        worst = max(
-            (h for h in holds if h["cause"] == one["cause"] and h["waited"]),
-            key=lambda hold: hold["delayed_ns"],
-            default=None,
-        )
+        mine = (h for h in holds if (culprit(h), h["cause"]) == (one["culprit"], one["cause"]))
+        worst = max(mine, key=lambda hold: hold["delayed_ns"])
         found.append(
             _finding(
                 f"The loop was held by {_short(who)}",
-                f"{one['count']} times, {_ms(one['dur_ns'])} in all, at most {_ms(one['max_ns'])}"
-                f" ({one['cause']}): {one['delayed_awaits']} awaits waited {_ms(one['delayed_ns'])}"
-                " for it.",
+                f"{_times(one['count'])}, {_ms(one['dur_ns'])} in all, at most"
+                f" {_ms(one['max_ns'])} ({one['cause']}): {_awaits(one['delayed_awaits'])} waited"
+                f" {_ms(one['delayed_ns'])} for it.",
                 f"delays of at least {HELD_SHARE:.0%} of all await time",
                 one["delayed_ns"],
-                await_id=worst["waited"][0]["await_id"] if worst else None,
+                await_id=worst["waited"][0]["await_id"],
                 where=one["culprit"],
             )
         )
@@ -109,9 +120,9 @@ def _in_line(trace: Trace, total_ns: int) -> list[Finding]:
     return [
         _finding(
             f"Tasks wait in line at {_short(row['where'])}",
-            f"{row['count']} awaits on a {row['kind']} ({row['leaf']}), {_ms(row['ns'])} in all, at"
-            f" most {_ms(row['max_ns'])}: a pool that is too small waits like this, and so does a"
-            " worker that has nothing to do.",
+            f"{_awaits(row['count'])} on a {row['kind']} ({row['leaf']}), {_ms(row['ns'])} in all,"
+            f" at most {_ms(row['max_ns'])}: a pool that is too small waits like this, and so"
+            " does a worker that has nothing to do.",
             f"at least {WAITED_SHARE:.0%} of all await time",
             row["ns"],
             await_id=row["await_id"],
@@ -253,11 +264,19 @@ def _retransmits(trace: Trace, _total_ns: int) -> list[Finding]:
     (row,) = trace.rows("SELECT count(*) AS count, count(DISTINCT sock) AS socks FROM retransmit")
     if not row["count"]:
         return []
+    (during,) = trace.rows(
+        'SELECT arg_max(await_id, total_ns) AS await_id FROM "await" a JOIN retransmit r'
+        " ON r.sock = a.sock AND r.ts_ns BETWEEN a.start_ns AND a.end_ns"
+        " WHERE a.task_id IS NOT NULL"
+    )
+    sent = "1 packet was" if row["count"] == 1 else f"{row['count']} packets were"
+    on = "1 connection" if row["socks"] == 1 else f"{row['socks']} connections"
     return [
         _finding(
-            f"{row['count']} packets were sent again",
-            f"on {row['socks']} connections: the network lost or delayed them.",
+            f"{sent} sent again",
+            f"on {on}: the network lost or delayed what was sent.",
             "any",
             0,
+            await_id=during["await_id"],
         )
     ]
