@@ -40,6 +40,10 @@ class _Torn(Exception):
     """What was read is not what it should be."""
 
 
+# the process may write anything into its memory: no address, no table of lines
+_UNREADABLE = (_Torn, OSError, OverflowError, IndexError, ValueError, struct.error)
+
+
 @dataclass(frozen=True)
 class _Code:
     head: tuple[int, ...]  # what tells that the address was not reused
@@ -84,7 +88,7 @@ class Interpreter:
                 found, frame = self._frame(frame)
                 if found:
                     frames.append(found)
-        except (_Torn, OSError, OverflowError):
+        except _UNREADABLE:
             pass
         return frames
 
@@ -97,7 +101,7 @@ class Interpreter:
         try:
             if self._layout["gil_holder"] and self._number("gil_holder", 8):
                 return self._pointer(self._layout["gil_holder"])
-        except (_Torn, OSError):
+        except _UNREADABLE:
             pass
         return 0
 
@@ -109,17 +113,19 @@ class Interpreter:
                 return self._pointer(tstate + at["tstate_tid"])
             thread = self._pointer(tstate + at["tstate_thread"])
             return int.from_bytes(self._read(thread + _PTHREAD_TID, 4), "little")
-        except (_Torn, OSError, OverflowError):
+        except _UNREADABLE:
             return 0
 
     def _number(self, what: str, behind: int) -> bool:
         place = self._layout[what]
         try:
             return bool(place) and self._read(place + behind, 4) == b"\1\0\0\0"
-        except (_Torn, OSError):
+        except _UNREADABLE:
             return False
 
     def _read(self, address: int, size: int) -> bytes:
+        if size > _MOST_TABLE_BYTES:
+            raise _Torn
         data = os.pread(self._memory, size, address)
         if len(data) != size:
             raise _Torn

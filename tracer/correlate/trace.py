@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from tracer.correlate.build import TABLES, correlate
+from tracer.correlate.damage import first_line, one_error
 from tracer.correlate.words import DERIVED
 from tracer.errors import TraceUnreadable, Usage
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 ALL_TABLES = (*TABLES, *KERNEL_TABLES, *AGENT_TABLES, "string", "loss", "sample")
 Row = dict[str, Any]
+
+
+# what DuckDB raises for a damaged file and for no wrong SQL
+_DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 
 
 class Trace:
@@ -33,13 +38,12 @@ class Trace:
             columns = ", ".join(["*", *DERIVED.get(name, ())])
             source = f"read_parquet({folder.table_sql(name)})"
             view = f'CREATE VIEW "{name}" AS SELECT {columns} FROM {source}'
+            if folder.table(name).exists() and not folder.table(name).is_file():
+                raise self._unreadable(f"the table {name} is no plain file")
             try:
                 self.connection.execute(view)
             except duckdb.Error as error:
-                raise TraceUnreadable(
-                    f"{folder.path}: the table {name} cannot be read: {str(error).splitlines()[0]}",
-                    "record it again, or copy the whole folder",
-                ) from error
+                raise self._unreadable(f"the table {name}: {first_line(error)}") from error
 
     def rows(self, sql: str, *parameters: object, **named: object) -> list[Row]:
         """Return a query's result as dictionaries; parameters are `?` or `$name`."""
@@ -48,9 +52,24 @@ class Trace:
             names = [d[0] for d in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except duckdb.Error as error:
+            raise self._unreadable(first_line(error)) from error
+
+    def query(self, sql: str) -> list[Row]:
+        """Return the rows of somebody's SQL; Usage if that is wrong."""
+        try:
+            return self.rows(sql)
+        except TraceUnreadable as error:
+            cause = error.__cause__
+            if "arquet" in str(cause) or isinstance(cause, _DAMAGE):
+                raise
             raise Usage(
-                f"the query failed: {str(error).splitlines()[0]}", "see `awaitscope schema`"
-            ) from error
+                f"the query failed: {first_line(cause)}", "see `awaitscope schema`"
+            ) from cause
+
+    def _unreadable(self, why: str) -> TraceUnreadable:
+        return TraceUnreadable(
+            f"{self.folder.path} cannot be read: {why}", "record it again, or copy the whole folder"
+        )
 
     def one(self, table: str, row_id: int | None) -> Row | None:
         """Return an event by its id, None for no id."""
@@ -77,20 +96,25 @@ def complete(folder: TraceFolder) -> dict[str, Any]:
         return manifest
     mask = os.umask(0o077)
     try:
-        with folder.as_owner():
-            lock = folder.lock()
-            try:
-                manifest = finalise(folder)
-                correlate(folder, manifest)
-                manifest["correlated"] = True
-                folder.write_manifest(manifest)
-            finally:
-                os.close(lock)
-    except (OSError, duckdb.Error) as error:
-        raise TraceUnreadable(
-            f"{folder.path} was not finished and cannot be now: {str(error).splitlines()[0]}",
-            "make room on its disk and the folder writable, or copy it; then call this again",
-        ) from error
+        with one_error(str(folder.path)), folder.as_owner():
+            return _complete(folder)
     finally:
         os.umask(mask)
+
+
+def _complete(folder: TraceFolder) -> dict[str, Any]:
+    try:
+        lock = folder.lock()
+        try:
+            manifest = finalise(folder)
+            correlate(folder, manifest)
+            manifest["correlated"] = True
+            folder.write_manifest(manifest)
+        finally:
+            os.close(lock)
+    except (OSError, duckdb.Error) as error:
+        raise TraceUnreadable(
+            f"{folder.path} was not finished and cannot be now: {first_line(error)}",
+            "make room on its disk and the folder writable, or copy it; then call this again",
+        ) from error
     return manifest

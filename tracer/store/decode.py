@@ -147,18 +147,14 @@ def address6(raw: bytes) -> str:
 
 def strings_of(pieces: np.ndarray[Any, Any] | None) -> dict[int, str]:
     """Return the agent's interned strings by id; one without all of its pieces is none."""
-    parts: dict[int, bytearray] = {}
-    missing: dict[int, set[int]] = {}
-    if pieces is not None:
-        for row in pieces:
-            whole = parts.setdefault(int(row["id"]), bytearray(int(row["len"])))
-            text = bytes(row["text"])
-            first = int(row["first"])
-            whole[first : first + len(text)] = text
-            size = row.dtype["text"].itemsize
-            missing.setdefault(int(row["id"]), set(range(0, len(whole), size))).discard(first)
-    return {
-        key: bytes(value).decode("utf-8", "replace")
-        for key, value in parts.items()
-        if not missing[key]
-    }
+    found: dict[int, tuple[int, dict[int, bytes]]] = {}
+    for row in () if pieces is None else pieces:
+        _length, parts = found.setdefault(int(row["id"]), (int(row["len"]), {}))
+        parts[int(row["first"])] = bytes(row["text"]).ljust(row.dtype["text"].itemsize, b"\0")
+    texts = {}
+    for key, (length, parts) in found.items():
+        whole = b"".join(parts[first] for first in sorted(parts))
+        size = len(whole) // len(parts)
+        if len(whole) >= length and parts.keys() == set(range(0, max(length, 1), size)):
+            texts[key] = whole[:length].decode("utf-8", "replace")
+    return texts
