@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from tracer.capture.lines import line_at
 from tracer.store.ringfile import RingFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.agent_ring import Lab
 
 PROGRAM = """\
@@ -45,26 +49,31 @@ def started(lab: Lab, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([lab.python, str(program), *arguments], env=env)
 
 
-def looked_into(lab: Lab, process: subprocess.Popen[bytes]) -> list[Frame]:
-    """Return the frames of its first run that is overdue."""
+def first_ring(lab: Lab) -> RingFile:
+    """Return the ring of the program that was started."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for path in lab.live.glob("*.ring"):
-            try:
-                ring = RingFile(path)
-            except ValueError:
-                continue
-            for place in sampler.overdue(ring, time.monotonic_ns()):
-                interpreter = Interpreter(ring, process.pid)
-                found = sampler.sample_of(ring, interpreter, place)
-                interpreter.close()
-                ring.close()
-                assert found is not None
-                assert found["holder"] is None or found["holder"]["tid"] != found["tid"]
-                return [Frame(**frame) for frame in found["frames"]]
-            ring.close()
+            with contextlib.suppress(ValueError):  # not a ring yet
+                return RingFile(path)
         time.sleep(0.01)
-    raise AssertionError("no run was overdue")
+    raise AssertionError("there is no agent")
+
+
+def looked_into(lab: Lab, process: subprocess.Popen[bytes]) -> list[Frame]:
+    """Return the frames of its first run that is overdue."""
+    ring = first_ring(lab)
+    interpreter = Interpreter(ring, process.pid)
+    deadline = time.monotonic() + 10
+    while not (places := sampler.overdue(ring, time.monotonic_ns())):
+        assert time.monotonic() < deadline, "no run was overdue"
+        time.sleep(0.01)
+    found = sampler.sample_of(ring, interpreter, places[0])
+    interpreter.close()
+    ring.close()
+    assert found is not None
+    assert found["holder"] is None or found["holder"]["tid"] != found["tid"]
+    return [Frame(**frame) for frame in found["frames"]]
 
 
 def test_frames_of_a_blocked_step(lab: Lab) -> None:
@@ -76,6 +85,41 @@ def test_frames_of_a_blocked_step(lab: Lab) -> None:
     assert names == ["inner", "outer", "naïve", "main"]
     assert [frame.line for frame in frames] == [10, 5, 13, 15]
     assert {frame.file for frame in frames} == {str(lab.folder / "program.py")}
+
+
+OUTSIDE = """\
+import asyncio, selectors, time
+class Slow(selectors.DefaultSelector):
+    def select(self, timeout=None):
+        if SLOW:
+            time.sleep(SLOW.pop())
+        return super().select(timeout)
+SLOW = []
+async def main():
+    SLOW.append(1.5)
+    await asyncio.sleep(0.1)
+    loop.call_soon(time.sleep, 0)
+    await asyncio.sleep(0.1)
+loop = asyncio.SelectorEventLoop(Slow())
+loop.run_until_complete(main())
+time.sleep(0.5)
+"""
+
+
+def test_a_loop_that_is_stuck_outside_of_runs(lab: Lab, tmp_path: Path) -> None:
+    """What holds a loop's thread outside of its runs is sampled, too, as long as the loop runs."""
+    env = agent.environment(dict(os.environ), lab.live, lab.cache, 64)
+    samples = tmp_path / "samples"
+    looking = sampler.Sampler(os.open(samples, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
+    program = [lab.python, str(lab.write("outside.py", OUTSIDE))]
+    with subprocess.Popen(program, env=env) as process, looking:
+        looking.watch(first_ring(lab), process.pid)
+        assert process.wait() == 0
+    seen = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert seen
+    for sample in seen:
+        assert sample["run"] == 0
+        assert (sample["user"]["name"].split(".")[-1], sample["user"]["line"]) == ("select", 5)
 
 
 def test_short_steps_are_left_alone(lab: Lab) -> None:

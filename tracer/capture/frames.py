@@ -73,13 +73,15 @@ class Interpreter:
         """Close its memory."""
         os.close(self._memory)
 
-    def chain(self, tstate: int, base: int = 0) -> list[Frame]:
+    def chain(self, tstate: int, base: int = 0) -> tuple[list[Frame], bool]:
         """Return a thread's frames, the innermost first, down to but without the frame at `base`.
 
-        Empty if they could not be read; shorter if that failed on the way.
+        Empty if they could not be read; shorter if that failed on the way. And whether it came to
+        `base` (0: to the outermost).
         """
         at = self._layout
         frames: list[Frame] = []
+        frame = -1
         try:
             frame = self._pointer(tstate + at["tstate_frame"])
             if at["cframe_frame"] != self._no_offset:
@@ -90,7 +92,7 @@ class Interpreter:
                     frames.append(found)
         except _UNREADABLE:
             pass
-        return frames
+        return frames, frame == base
 
     def collecting(self) -> bool:
         """Say whether garbage is being collected right now, by whoever has the GIL."""

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from tracer.capture.frames import Interpreter, is_library, plain
 from tracer.capture.watch import Look
+from tracer.system.syscalls import CLASS_OF, EPOLL_WAIT
 
 if TYPE_CHECKING:
     from tracer.capture.watch import Key, Watch
@@ -38,6 +39,8 @@ class _Watched:
     tgid: int
     interpreter: Interpreter | None = None
     failed: bool = False
+    head: int = 0  # records that the agent had written at the last look
+    busy: set[int] = field(default_factory=set)  # places that were busy outside runs then
 
 
 class Sampler:
@@ -101,6 +104,9 @@ class Sampler:
                 for one in watched
                 for place in overdue(one.ring, time.monotonic_ns(), self._overdue_ns)
             ]
+            for one in watched:
+                for place in self._stuck(one):
+                    self._sample(one, place)
             if self._watch:
                 self._watch.settle(still_open)
 
@@ -108,13 +114,7 @@ class Sampler:
         """Look into a run; return which one it is."""
         run = one.ring.open_at(place)
         now_ns = time.monotonic_ns()
-        sample = None
-        interpreter = self._interpreter(one)
-        if interpreter:
-            sample = sample_of(one.ring, interpreter, place)
-        if sample:
-            with suppress(OSError):  # the disk is full: the session finds out by itself
-                os.write(self._fd, json.dumps(sample).encode() + b"\n")
+        sample = self._sample(one, place)
         key = (one.ring.agent, run.tid, run.serial)
         if self._watch:
             layout = one.ring.layout
@@ -124,6 +124,30 @@ class Sampler:
             if one.ring.open_at(place).serial == run.serial:
                 self._watch.saw(key, run.begin_ns, now_ns, look, sample)
         return key
+
+    def _stuck(self, one: _Watched) -> list[int]:
+        """Return the places of loops that no run of ours holds: uvloop reads in C, for one.
+
+        Nothing was written since the last look, and the thread waited in no epoll_wait, twice.
+        """
+        before, head = one.busy, one.ring.head
+        one.busy = {
+            place
+            for place in one.ring.between_runs()
+            if _is_busy(Path(f"/proc/{one.tgid}/task/{one.ring.open_at(place).tid}/syscall"))
+        }
+        quiet = head == one.head
+        one.head = head
+        return sorted(before & one.busy) if quiet else []
+
+    def _sample(self, one: _Watched, place: int) -> dict[str, Any] | None:
+        """Sample a thread and write it down."""
+        interpreter = self._interpreter(one)
+        sample = sample_of(one.ring, interpreter, place) if interpreter else None
+        if sample:
+            with suppress(OSError):  # the disk is full: the session finds out by itself
+                os.write(self._fd, json.dumps(sample).encode() + b"\n")
+        return sample
 
     def _interpreter(self, one: _Watched) -> Interpreter | None:
         """Return who reads a process's frames, None if they cannot be read."""
@@ -135,6 +159,15 @@ class Sampler:
         return one.interpreter
 
 
+def _is_busy(syscall: Path) -> bool:
+    """Say whether a thread does something else than wait in epoll_wait."""
+    try:
+        number = syscall.read_text().split()[0]
+    except (OSError, IndexError):
+        return False
+    return not (number.isdigit() and CLASS_OF.get(int(number)) == EPOLL_WAIT)
+
+
 def overdue(ring: RingFile, now_ns: int, over_ns: int = _OVERDUE_NS) -> list[int]:
     """Return the places of the runs that have been open for so long."""
     began, is_open = ring.open_since()
@@ -144,25 +177,30 @@ def overdue(ring: RingFile, now_ns: int, over_ns: int = _OVERDUE_NS) -> list[int
 def sample_of(ring: RingFile, interpreter: Interpreter, place: int) -> dict[str, Any] | None:
     """Return what the run at a place is doing; None if it ended meanwhile or cannot be read.
 
+    Where no run is open: what the loop's thread is doing outside of runs, while the loop runs.
+
     `user` is the innermost frame outside the libraries, the outermost if all are in one.
     """
     run = ring.open_at(place)
     now_ns = time.monotonic_ns()
-    frames = interpreter.chain(run.tstate, run.base)
+    frames, whole = interpreter.chain(run.tstate, run.base)
     holder = interpreter.holder()
     other = None
     if holder and holder != run.tstate:
-        theirs = interpreter.chain(holder)
+        theirs, _whole = interpreter.chain(holder)
         other = {"tid": interpreter.tid(holder), **(plain(theirs[0]) if theirs else {})}
     collecting = holder == run.tstate and interpreter.collecting()
-    if not frames or ring.open_at(place).serial != run.serial:
+    after = ring.open_at(place)
+    if not frames or (after.serial, after.is_open) != (run.serial, run.is_open):
+        return None
+    if not run.is_open and not whole:  # its loop does not run any more
         return None
     own = [frame for frame in frames if not is_library(frame.file, ring.library)]
     return {
         "ts_ns": now_ns,
         "agent": f"{ring.agent:016x}",
         "tid": run.tid,
-        "run": run.serial,
+        "run": run.serial if run.is_open else 0,
         "frames": [plain(frame) for frame in frames],
         "user": plain(own[0] if own else frames[-1]),
         "collecting": collecting,

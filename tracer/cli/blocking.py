@@ -29,6 +29,11 @@ def _ran(value: list[dict[str, Any]]) -> str:
     return ", ".join(f"{r['count']}x {r['name']}" for r in value[:2])
 
 
+def _outermost(chain: list[str]) -> str:
+    """Return the function that a loop called from C code, if it was seen."""
+    return chain[-1].rpartition(" ")[2] if chain else ABSENT
+
+
 _COLUMNS = (
     Column("at_ns", "at", format_ns, right=True),
     Column("dur_ns", "held", format_ns, right=True),
@@ -91,7 +96,7 @@ def blocking(trace: Path | None, over_ms: float, output: Output) -> None:
         {
             **row,
             "at_ns": row["start_ns"] - first,
-            "who": row["task_name"] or row["name"] or _ran(row["ran"]),
+            "who": row["task_name"] or row["name"] or _ran(row["ran"]) or _outermost(row["chain"]),
         }
         for row in rows
     ]

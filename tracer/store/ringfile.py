@@ -34,6 +34,7 @@ class OpenRun:
     """A run that has not ended: its thread (as its process sees it), thread state, first frame."""
 
     serial: int
+    is_open: bool
     tid: int
     begin_ns: int
     tstate: int
@@ -123,12 +124,23 @@ class RingFile:
         """Return for each place when the run there began, and whether there is one."""
         return self._open.view(np.int64)[:, 0], self._open[:, _KIND_AT] != 0
 
+    def between_runs(self) -> list[int]:
+        """Return the places of threads that were in a run and are in none now."""
+        was = self._header["tstate"][0][: len(self._open)] != 0
+        return [int(i) for i in np.flatnonzero(was & (self._open[:, _KIND_AT] == 0))]
+
+    @property
+    def head(self) -> int:
+        """Return how many records were written so far."""
+        return int(self._header["head"][0])
+
     def open_at(self, place: int) -> OpenRun:
-        """Return the run open at a place."""
+        """Return the run open at a place, or the last one there."""
         record = self._open.view(self._step)[place, 0]
         header = self._header[0]
         return OpenRun(
             serial=int(record["run"]),
+            is_open=bool(record["kind"]),
             tid=int(record["tid"]),
             begin_ns=int(record["ts_ns"]),
             tstate=int(header["tstate"][place]),

@@ -16,7 +16,7 @@ SAMPLE_DOC = {
     "ts_ns": "time, CLOCK_MONOTONIC ns; the run was open before and after",
     "agent": "index into the manifest's agents",
     "tid": "the thread",
-    "run": "the step or callback it was in (step.run, callback.run)",
+    "run": "the step or callback it was in (step.run, callback.run), 0 none: it was in C code",
     "where": "file:line of the innermost frame outside the libraries; if all are in one, outermost",
     "leaf": "file:line and name of the innermost frame",
     "chain": "file:line and name of each frame down to the loop, the innermost first",
