@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
+from mermaid_lines import diagrams
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 from tracing import STAGES, Traced, Tracings
 
@@ -127,32 +128,64 @@ def _event(out: Decoded, packet: Any, texts: Any, open_: Any) -> None:
             open_[event.track_uuid].append((name, at, facts))
 
 
-def test_the_same_await_everywhere(pool: Traced, files: dict[str, Path], decoded: Decoded) -> None:
-    """An await's total and stages are equal in `awaits`, Perfetto, Chrome's JSON and CSV."""
+def test_the_same_await_everywhere(
+    pool: Traced, files: dict[str, Path], decoded: Decoded, tmp_path: Path
+) -> None:
+    """An await's total and stages are equal in `awaits`, page, Perfetto, Chrome's JSON and CSV."""
     with files["csv"].open() as lines:
         table = {int(row["await_id"]): row for row in csv.DictReader(lines)}
     assert list(table) == [row["await_id"] for row in pool.awaits]
     chrome = defaultdict(list)
     for event in json.loads(files["chrome"].read_text())["traceEvents"]:
         if event.get("cat") in ("await", "stage"):
-            chrome[event["args"]["await_id"]].append(event)
+            start, dur = round(event["ts"] * 1e3), round(event["dur"] * 1e3)
+            chrome[event["args"]["await_id"]].append((event["name"], start, start + dur))
     perfetto = defaultdict(list)
     for uuid, slices in decoded.slices.items():
         if decoded.tracks[uuid].name.startswith("task "):
             for name, start, end, facts in slices:
                 perfetto[facts["await_id"]].append((name, start, end))
+    page = page_data(pool, tmp_path / "page.html")
+    drawn = _drawn(page)
     mine = [row for row in pool.awaits if row["task_id"] is not None and row["total_ns"]]
     assert len(mine) > 50
     for row in mine:
+        await_id = row["await_id"]
         expected = {f"{n}": row["stages"][f"{n}_ns"] for n in STAGES if row["stages"][f"{n}_ns"]}
-        line = table[row["await_id"]]
+        line = table[await_id]
         assert int(line["total_ns"]) == row["total_ns"]
         assert {n: int(line[f"stages.{n}_ns"] or 0) for n in expected} == expected
-        wholes = [s for s in perfetto[row["await_id"]] if s[0] not in STAGES]
-        assert [(s[1], s[2]) for s in wholes] == [(row["start_ns"], row["end_ns"])]
-        assert _sums(perfetto[row["await_id"]]) == expected
-        shown = [e for e in chrome[row["await_id"]] if e["cat"] == "await"]
-        assert [round(e["dur"] * 1e3) for e in shown] == [row["total_ns"]]
+        for shown in (perfetto[await_id], chrome[await_id]):
+            wholes = [s[1:] for s in shown if s[0] not in STAGES]
+            assert wholes == [(row["start_ns"], row["end_ns"])]
+            assert _sums(shown) == expected
+        assert _sums(drawn.get(await_id, [])) in (expected, {})
+    assert len(drawn.keys() & {row["await_id"] for row in mine}) > 50
+    explained = [row for row in mine if str(row["await_id"]) in page["awaits"]]
+    assert len(explained) > 10
+    for row in explained:
+        assert page["awaits"][str(row["await_id"])]["await"] == row
+
+
+def page_data(trace: Traced, path: Path) -> Row:
+    """Return the data inside the page of a trace."""
+    done = CliRunner().invoke(main, ["report", str(trace.folder), "-o", str(path)])
+    assert done.exit_code == 0, done.output
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text())
+    assert block
+    data: Row = json.loads(block[1])
+    return data
+
+
+def _drawn(page: Row) -> dict[int, list[tuple[str, int, int]]]:
+    """Return the spans of the page's timeline by await: of those that it has room for."""
+    timeline = page["timeline"]
+    spans = defaultdict(list)
+    for lane in timeline["lanes"]:
+        four = zip(*[iter(lane["spans"])] * 4, strict=True)
+        for await_id, (start, length, kind, _) in zip(lane["awaits"], four, strict=False):
+            spans[await_id].append((timeline["kinds"][kind], start, start + length))
+    return dict(spans)
 
 
 def _sums(slices: list[tuple[str, int, int]]) -> dict[str, int]:
@@ -210,24 +243,12 @@ def test_tracks_and_counters(pool: Traced, decoded: Decoded) -> None:
 def test_mermaid(pool: Traced, files: dict[str, Path]) -> None:
     """The diagrams are of the chosen await, each line is of the syntax, each time is real."""
     text = files["mermaid"].read_text()
-    diagrams = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)
-    assert [d.splitlines()[0] for d in diagrams] == ["flowchart TD", *["sequenceDiagram"] * 2]
-    label = r"[\w\s.,()/→…–+=µ:#;-]|<br/>"
-    shapes = [
-        r"flowchart TD|sequenceDiagram|\s+end",
-        rf'\s+subgraph L\d\["({label})+"\]',
-        rf'\s+S\d+\["({label})+"\]',
-        r"\s+S\d+ --> S\d+",
-        rf"\s+participant \w+ as ({label})+",
-        rf"\s+\w+-?->>\w+: ({label})+",
-        rf"\s+Note over \w+: ({label})+",
-    ]
-    for line in "\n".join(diagrams).splitlines():
-        assert not line or any(re.fullmatch(shape, line) for shape in shapes), line
+    found = diagrams(text)
+    assert [d.splitlines()[0] for d in found] == ["flowchart TD", *["sequenceDiagram"] * 2]
     document = pool.steps(query(pool))
     timed = [s for s in document["steps"] if s["start_ns"] is not None]
-    assert len(re.findall(r"^\s+S\d+\[", diagrams[0], re.MULTILINE)) == len(timed)
-    arrows = re.findall(r"S(\d+) --> S(\d+)", diagrams[0])
+    assert len(re.findall(r"^\s+S\d+\[", found[0], re.MULTILINE)) == len(timed)
+    arrows = re.findall(r"S(\d+) --> S(\d+)", found[0])
     order = [str(n) for n in document["observed_order"]]
     assert arrows == list(itertools.pairwise(order))
 
