@@ -69,11 +69,12 @@ def test_nothing_to_see(make: Any, tmp_path: Path) -> None:
     for command in LISTINGS:
         assert rows(trace, command) == []
         assert len(run(command, trace).stdout.splitlines()) == 2
-    for command in (["timeline"], ["steps"], ["export", "--to", "mermaid", "-o", "m.md"]):
+    diagram = tmp_path / "m.md"
+    for command in (["timeline"], ["steps"], ["export", "--to", "mermaid", "-o", str(diagram)]):
         done = run(command[0], trace, *command[1:], code=2)
         assert "no await on a socket" in done.stderr
         assert done.stdout == ""
-    assert not Path("m.md").exists()
+    assert not diagram.exists()
     html, data = page(trace, tmp_path / "t.html")
     assert "No await took any time in this trace." in html
     assert (data["awaits"], data["totals"]["tasks"], data["lines"]) == ({}, 0, [])

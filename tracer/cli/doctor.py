@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tracer.capture.hooks import HOOKS
-from tracer.cli.fit import wrapped
 from tracer.cli.output import Column, Output, emit, output_options
 from tracer.system.checks import Check, Tracepoint, first_failure, run_checks
 from tracer.system.process import check_process
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 COLUMNS = (
     Column("status", "status"),
     Column("name", "check"),
-    Column("seen", "seen", least=16, fit=wrapped),
-    Column("why", "why", least=16, fit=wrapped),
-    Column("fix", "fix", least=16, fit=wrapped),
+    Column("seen", "seen"),
+    Column("why", "why"),
+    Column("fix", "fix"),
 )
 _COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
