@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from machine import Lab, Result, run_guests, two_guests
-from tracing import APPS, Traced
+from tracing import APPS, Traced, facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 TURNS = 97
+INFERRED = (5, 6, 7)  # the other host is not traced
 # The server's guest lives until the other one says that it is done.
 GOODBYE = 5433
 DB_JOB = f"""
@@ -76,3 +78,21 @@ def run_pair(
     said = (app.folder / "demo.json").read_text()
     demo = json.loads(said[said.index("{") :])  # behind what the program itself printed
     return Pair(app, demo, document("turns.json"), load)
+
+
+def what_is_wrong(pair: Pair) -> list[str]:
+    """Return what contradicts the ground truth, in words; nothing if all is right."""
+    rows = pair.awaits_at("pool.py", "await conn.fetch(")
+    # what a cancelled query would have received came later: the app cannot know it
+    rows = [row | {"recv_bytes": None} if row["outcome"] == "cancelled" else row for row in rows]
+    found, truth = facts(rows), facts(pair.load.truth["rows"])
+    wrong = [f"{n}x recorded: {row}" for row, n in (found - truth).items()]
+    wrong += [f"{n}x not recorded: {row}" for row, n in (truth - found).items()]
+    kinds = Counter(row["attribution"] for row in pair.load.awaits if row["kind"] == "socket")
+    if kinds["inferred"] or kinds["unattributed"] >= 0.005 * kinds.total():
+        wrong.append(f"attribution: {dict(kinds)}")
+    if pair.load.info["lost_total"]:
+        wrong.append(f"{pair.load.info['lost_total']} records were lost")
+    status = {step["step"]: step["status"] for step in pair.demo["steps"]}
+    expected = {n: "inferred" if n in INFERRED else "observed" for n in range(1, 14)}
+    return wrong + [f"step {n} is {status[n]}" for n in status if status[n] != expected[n]]

@@ -171,8 +171,9 @@ def _has_ended(lab: Lab, one: _Running) -> bool:
     ended = one.process.poll() is not None
     text = one.text()
     name, age = one.guest.name, time.monotonic() - one.started
-    if "Kernel panic" in text and (ended or age > lab.boot_s):
-        raise GuestPanicked(f"guest {name} panicked:\n{one.tail()}")
+    panic = next((line for line in text.splitlines() if "Kernel panic" in line), None)
+    if panic and (ended or age > lab.boot_s):
+        raise GuestPanicked(f"guest {name}: {panic}\n{one.tail()}")
     if ended:
         return True
     if "LAB job starts" not in text:
