@@ -62,10 +62,18 @@ class Pair:
 
 
 def run_pair(
-    lab: Lab, folder: Path, say: Callable[[str], None], device: str = "virtio-net-pci"
+    lab: Lab,
+    folder: Path,
+    say: Callable[[str], None],
+    device: str = "virtio-net-pci",
+    prepare: str = "",
 ) -> Pair:
-    """Run both guests; return what the program's side recorded."""
-    done = run_guests(lab, two_guests(APP_JOB, DB_JOB, device), folder, say)
+    """Run both guests; return what the program's side recorded.
+
+    `device` is QEMU's name of both network cards, `prepare` what `app` does to its own first.
+    """
+    job = f"{prepare}\n{APP_JOB}"
+    done = run_guests(lab, two_guests(job, DB_JOB, device), folder, say)
     app = done["app"]
     assert app.code == 0, f"{app.stdout}\n{app.stderr}"
     assert done["db"].code == 0, done["db"].stderr
