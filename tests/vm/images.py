@@ -166,6 +166,8 @@ def _build_root(suite: str, folder: Path) -> None:
     packages = run("sh", PROVISION, "packages", "app", "db").split()
     excluded = [f"--dpkgopt=path-exclude=/usr/{path}/*" for path in _WITHOUT]
     run(
+        # its mounts go with it, also if it is interrupted
+        *("unshare", "--mount", "--propagation", "private"),
         *("mmdebstrap", "--variant=minbase", "--aptopt=APT::Install-Recommends false"),
         *('--aptopt=Acquire::Languages "none"', *excluded),
         *(f"--include={','.join([*packages, *_LAB_PACKAGES])}", suite, root, mirror()),

@@ -53,12 +53,13 @@ class Pair:
     turns: dict[str, Any]
     load: Traced
 
-    def awaits_at(self, app: str, text: str) -> list[dict[str, Any]]:
-        """Return the awaits at the lines of an app that contain `text`."""
-        lines = (APPS / app).read_text().splitlines()
-        places = {f"{app}:{n}" for n, line in enumerate(lines, 1) if text in line}
-        assert places
-        return [row for row in self.load.awaits if Path(row["where"] or "").name in places]
+
+def awaits_at(load: Traced, app: str, text: str) -> list[dict[str, Any]]:
+    """Return the awaits at the lines of an app that contain `text`; it ran in another folder."""
+    lines = (APPS / app).read_text().splitlines()
+    places = {f"{app}:{n}" for n, line in enumerate(lines, 1) if text in line}
+    assert places
+    return [row for row in load.awaits if Path(row["where"] or "").name in places]
 
 
 def run_pair(
@@ -90,7 +91,7 @@ def run_pair(
 
 def what_is_wrong(pair: Pair) -> list[str]:
     """Return what contradicts the ground truth, in words; nothing if all is right."""
-    rows = pair.awaits_at("pool.py", "await conn.fetch(")
+    rows = awaits_at(pair.load, "pool.py", "await conn.fetch(")
     # what a cancelled query would have received came later: the app cannot know it
     rows = [row | {"recv_bytes": None} if row["outcome"] == "cancelled" else row for row in rows]
     found, truth = facts(rows), facts(pair.load.truth["rows"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from images import kernel_of
-from loads import Pair, run_pair, what_is_wrong
+from loads import Pair, awaits_at, run_pair, what_is_wrong
 from machine import Lab
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 
 def answers(pair: Pair) -> list[dict[str, int]]:
     """Return the packets that brought the answers to the queries in turn."""
-    rows = pair.awaits_at("turns.py", "await conn.fetch(text")
+    rows = awaits_at(pair.load, "turns.py", "await conn.fetch(text")
     ids = ", ".join(str(row["await_id"]) for row in rows)
     found = pair.load.query(
         "SELECT l.await_id, r.irq, r.ts_ns - r.irq_age_ns AS entry, r.softirq_age_ns FROM leg l"

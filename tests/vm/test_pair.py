@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loads import what_is_wrong
+from loads import awaits_at, what_is_wrong
 
 if TYPE_CHECKING:
     from loads import Pair
@@ -43,7 +43,7 @@ def test_step_8_names_its_interrupt(pair: Pair) -> None:
 
 def test_every_answer_has_its_interrupt(pair: Pair) -> None:
     """Queries in turn: each answer has an interrupt of its own, or came in a poll that ran."""
-    rows = pair.awaits_at("turns.py", "await conn.fetch(text")
+    rows = awaits_at(pair.load, "turns.py", "await conn.fetch(text")
     assert len(rows) == pair.turns["answers"]
     packets = pair.load.query(
         "SELECT r.irq, r.ts_ns - r.irq_age_ns AS entry, p.work, p.irq AS asked FROM leg l"
@@ -65,7 +65,7 @@ def test_every_answer_has_its_interrupt(pair: Pair) -> None:
 
 def test_what_happened_is_in_order(pair: Pair) -> None:
     """Interrupt, softirq, packet, socket, epoll, waking, epoll_wait: in time, for every answer."""
-    rows = pair.awaits_at("turns.py", "await conn.fetch(text")
+    rows = awaits_at(pair.load, "turns.py", "await conn.fetch(text")
     seen = Counter()
     for row in rows[::7]:
         steps = pair.load.steps(row["await_id"])["steps"]
