@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from images import kernel_of
-from loads import Pair, awaits_at, run_pair, what_is_wrong
+from loads import Pair, awaits_at, run_alone, run_pair, steps_missing, what_is_wrong
 from machine import Lab
 
 if TYPE_CHECKING:
@@ -63,3 +63,12 @@ def test_a_thread_polls(bookworm: Lab, say: Callable[[str], None], tmp_path: Pat
     assert [e["event"] for e in eight["evidence"]][:3] == [
         *("irq_handler_entry", "sched_waking", "netif_receive_skb")
     ]
+
+
+def test_one_guest_asks_itself(bookworm: Lab, say: Callable[[str], None], tmp_path: Path) -> None:
+    """Its own PostgreSQL, out and in through its card: 13 steps, with a hardware interrupt."""
+    demo = run_alone(bookworm, tmp_path, say)
+    assert steps_missing(demo) == []
+    interrupt = demo["steps"][7]["evidence"][0]
+    assert (interrupt["event"], interrupt["driver"]) == ("irq_handler_entry", "virtio_net")
+    assert "input" in interrupt["queue"]
