@@ -5,6 +5,8 @@
  * for ours. Without it step 9 lies between sk_data_ready and sched_waking.
  * Cannot see: which epoll instance it was, where several watch one socket.
  */
+#if defined(O_EPPOLL_BASE) && defined(O_EPPOLL_WAIT) && defined(O_EPITEM_FFD) && \
+	defined(O_FILEFD_FILE) && defined(O_FILEFD_FD) /* they are eventpoll.c's own, and move */
 static __always_inline int epoll_told(u64 wait, u64 key)
 {
 	u64 item = RD(u64, wait - O_EPPOLL_WAIT, O_EPPOLL_BASE);
@@ -36,3 +38,4 @@ int kprobe_ep_poll_callback(struct pt_regs *ctx)
 {
 	return epoll_told(ctx->di, ctx->cx);
 }
+#endif

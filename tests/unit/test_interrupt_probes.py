@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tracer.capture.offsets import _OFFSETS
+from tracer.capture.offsets import _OFFSETS, _OPTIONAL
 from tracer.events.header import load as load_header
 from tracer.paths import probes_dir
 from tracer.system import syscalls
@@ -32,7 +32,7 @@ IP_BYTES = 20  # of its header
 FILES = ("sockets", "epoll", "packets", "interrupts", "scheduler")
 INCLUDES = ("record", "kernel", "filter", "emit", "socket")
 # A made-up kernel: every struct is a page, and each member that the probes read has its own place.
-OFFSET = {name: 16 * place for place, name in enumerate(_OFFSETS)}
+OFFSET = {name: 16 * place for place, name in enumerate([*_OFFSETS, *_OPTIONAL])}
 
 
 @pytest.fixture(scope="session")
