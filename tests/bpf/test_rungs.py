@@ -55,7 +55,7 @@ def test_an_unknown_place_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_struct_that_moved_away_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the BTF lacks what an optional hook reads, that hook alone is absent, and says so."""
-    monkeypatch.setitem(offsets._OPTIONAL, "O_FILEFD_FILE", ("epoll_filefd", "no_such_member"))
+    monkeypatch.setitem(offsets._OPTIONAL, "O_EPITEM_FILE", ("epitem", "no_such_member"))
     (probe,) = attached(monkeypatch, *(hook for hook in HOOKS if hook.name == "ep_poll_callback"))
     assert probe.rung == "absent"
     assert "lacks a struct" in (probe.reason or "")

@@ -76,9 +76,8 @@ _THROTTLED = (
 _OPTIONAL = {
     "O_EPPOLL_BASE": ("eppoll_entry", "base"),
     "O_EPPOLL_WAIT": ("eppoll_entry", "wait"),
-    "O_EPITEM_FFD": ("epitem", "ffd"),
-    "O_FILEFD_FILE": ("epoll_filefd", "file"),
-    "O_FILEFD_FD": ("epoll_filefd", "fd"),
+    "O_EPITEM_FILE": ("epitem", "ffd.file"),
+    "O_EPITEM_FD": ("epitem", "ffd.fd"),
 }
 
 
