@@ -12,7 +12,7 @@ OWNED := .ci/owned
 
 export PYTHON
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test vm-test lint bench clean
+.PHONY: help setup setup-test demo test vm-test vm-matrix lint bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: lint ## run the linters and all tests (with sudo: the BPF tests too)
 
 vm-test: setup-test ## boot guests with network cards of their own and test in them (needs sudo)
 	@$(OWNED) $(BIN)/python -m pytest tests/vm -m 'vm or lab' --timeout=900 $(VM_ARGS)
+
+vm-matrix: setup-test ## the same load on several kernels; writes what each hook is on them
+	@$(OWNED) $(BIN)/python tests/vm/matrix.py
 
 lint: setup-test ## run ruff, mypy and the import contract
 	@$(OWNED) sh -euc '\

@@ -5,10 +5,13 @@
  * for ours. Without it step 9 lies between sk_data_ready and sched_waking.
  * Cannot see: which epoll instance it was, where several watch one socket.
  */
+/* eventpoll.c's own structs */
+#if defined(O_EPPOLL_BASE) && defined(O_EPPOLL_WAIT) && defined(O_EPITEM_FILE) && \
+	defined(O_EPITEM_FD)
 static __always_inline int epoll_told(u64 wait, u64 key)
 {
 	u64 item = RD(u64, wait - O_EPPOLL_WAIT, O_EPPOLL_BASE);
-	u64 file = RD(u64, item, O_EPITEM_FFD + O_FILEFD_FILE);
+	u64 file = RD(u64, item, O_EPITEM_FILE);
 	if ((RD(u16, RD(u64, file, O_FILE_INODE), O_INODE_MODE) & S_IFMT) != S_IFSOCK)
 		return 0;
 	u64 sk = RD(u64, RD(u64, file, O_FILE_PRIVATE), O_SOCKET_SK);
@@ -21,7 +24,7 @@ static __always_inline int epoll_told(u64 wait, u64 key)
 	if (!e)
 		return 0;
 	e->sock = s->id;
-	e->fd = RD(s32, item, O_EPITEM_FFD + O_FILEFD_FD);
+	e->fd = RD(s32, item, O_EPITEM_FD);
 	e->events = key;
 	submit(e);
 	return 0;
@@ -36,3 +39,4 @@ int kprobe_ep_poll_callback(struct pt_regs *ctx)
 {
 	return epoll_told(ctx->di, ctx->cx);
 }
+#endif

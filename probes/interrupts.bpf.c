@@ -131,9 +131,20 @@ static __always_inline void tell_sent(struct cpu_state *p, u64 key, u64 now)
 	submit(e);
 }
 
+/* A thread's poll ended: the packets of the next one need an interrupt of their own. */
+static __always_inline void forget_interrupt(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct napi_thread *t = napi_threads.lookup(&tid);
+	if (t && t->used) /* else it came after the poll had let interrupts in again */
+		napi_threads.delete(&tid);
+}
+
 int on_napi_poll(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct cpu_state *p = this_cpu();
+	if (p && !p->softirq_ns)
+		forget_interrupt();
 	if (!p || !(p->active || p->now.tx_irq_ns))
 		return 0;
 	u64 napi = ctx->args[0];

@@ -90,31 +90,54 @@ int on_net_dev_start_xmit(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* Remember how a packet came up; skb->data is its IP header here. */
-static __always_inline void keep_way(struct cpu_state *p, u64 skb, u64 now)
+static __always_inline void keep_way(u64 skb, struct way *w)
 {
 	u64 ip = RD(u64, skb, O_SKB_DATA);
 	u8 first = RD(u8, ip, 0);
+	w->seq = bpf_ntohl(RD(u32, ip, (first >> 4 == 4 ? (first & 15) * 4 : 40) + 4));
+	ways.update(&skb, w);
+}
+
+/* Outside of a softirq only a thread that polls hands packets up. */
+static __always_inline void keep_threads_way(u64 skb)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct napi_thread *t = napi_threads.lookup(&tid);
+	if (!t)
+		return;
+	t->used = 1;
 	struct way w = {};
-	w.irq_ns = p->now.irq_ns;
-	w.raise_ns = p->now.raise_ns;
-	w.softirq_ns = p->softirq_ns;
-	w.rx_ns = now;
-	w.irq = p->now.irq;
-	w.ifindex = p->now.ifindex;
-	w.seq = bpf_ntohl(RD(u32, ip, (first >> 4 == 4 ? (first & 15) * 4 : 40) + 4));
-	ways.update(&skb, &w);
+	w.irq_ns = t->irq_ns;
+	w.raise_ns = t->wake_ns;
+	w.rx_ns = bpf_ktime_get_ns();
+	w.irq = t->irq;
+	w.ifindex = t->ifindex;
+	keep_way(skb, &w);
 }
 
 int on_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct cpu_state *p = this_cpu();
-	if (!p || !p->softirq_ns)
+	u64 skb = ctx->args[0];
+	if (!p)
 		return 0;
-	u64 skb = ctx->args[0], now = bpf_ktime_get_ns();
+	if (!p->softirq_ns) {
+		keep_threads_way(skb);
+		return 0;
+	}
+	u64 now = bpf_ktime_get_ns();
 	u32 at = p->rx_count++ & (RX_KEPT - 1);
 	p->rx_skb[at] = skb;
 	p->rx_ns[at] = now;
-	if (p->now.irq_ns)
-		keep_way(p, skb, now);
+	if (p->now.irq_ns) {
+		struct way w = {};
+		w.irq_ns = p->now.irq_ns;
+		w.raise_ns = p->now.raise_ns;
+		w.softirq_ns = p->softirq_ns;
+		w.rx_ns = now;
+		w.irq = p->now.irq;
+		w.ifindex = p->now.ifindex;
+		keep_way(skb, &w);
+	}
 	return 0;
 }

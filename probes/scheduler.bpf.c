@@ -19,14 +19,32 @@ static __always_inline int wants_gil(struct thread_state *t)
 	return futex - (*gil & 0xffffffffffffULL) < *gil >> 48;
 }
 
+/* A card's handler woke a thread: the one that polls for it (threaded NAPI). */
+static __always_inline void note_napi_thread(struct cpu_state *p, u32 tid)
+{
+	u32 irq = p->irq;
+	struct nic_irq *nic = nic_irqs.lookup(&irq);
+	if (!nic || !(nic->tells & IRQ_BRINGS))
+		return;
+	struct napi_thread n = {};
+	n.irq_ns = p->irq_ns;
+	n.wake_ns = bpf_ktime_get_ns();
+	n.irq = irq;
+	n.ifindex = nic->ifindex;
+	napi_threads.update(&tid, &n);
+}
+
 int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 wakee = ctx->args[0];
 	u32 tid = RD(u32, wakee, O_TASK_PID);
 	struct thread_state *t = threads.lookup(&tid);
-	if (!t)
-		return 0;
 	struct cpu_state *p = this_cpu();
+	if (!t) {
+		if (p && p->in_irq)
+			note_napi_thread(p, tid);
+		return 0;
+	}
 	u32 self = bpf_get_current_pid_tgid();
 	t->wake_ns = bpf_ktime_get_ns();
 	t->wake_cpu = bpf_get_smp_processor_id();

@@ -49,7 +49,7 @@ static __always_inline int is_of(u32 irq_ifindex, u64 sk, u32 ifindex)
 	return !nics.lookup(&key); /* a bond, bridge or VLAN has no interrupt of its own */
 }
 
-/* The packet waited in the backlog of its locked socket: its softirq is over. */
+/* The packet waited in the backlog of its locked socket, or a thread polled for it. */
 static __always_inline void waited(struct ev_receive *e, struct cpu_state *p, u64 sk, u64 now)
 {
 	u64 skb = p->probe_skb;
@@ -60,7 +60,7 @@ static __always_inline void waited(struct ev_receive *e, struct cpu_state *p, u6
 	e->irq = w->irq;
 	e->irq_age_ns = now - w->irq_ns;
 	e->raise_age_ns = now - w->raise_ns;
-	e->softirq_age_ns = now - w->softirq_ns;
+	e->softirq_age_ns = w->softirq_ns ? now - w->softirq_ns : 0;
 	e->rx_age_ns = now - w->rx_ns;
 }
 

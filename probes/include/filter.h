@@ -117,6 +117,10 @@ struct way {
 };
 BPF_TABLE("lru_hash", u64, struct way, ways, 1024);
 
+/* Threaded NAPI: what a card's interrupt woke instead of raising a softirq, by thread. */
+struct napi_thread { u64 irq_ns, wake_ns; u32 irq, ifindex, used, spare; };
+BPF_HASH(napi_threads, u32, struct napi_thread, 256);
+
 static __always_inline struct cpu_state *this_cpu(void)
 {
 	u32 zero = 0;

@@ -225,7 +225,7 @@ struct ev_receive {
 	u8 flags;         /* FLAG_SOFTIRQ, FLAG_PACKET, FLAG_TCP */
 	u64 sock;         /* ev_socket.sock */
 	u32 irq_age_ns;   /* ts_ns minus entry of the first handler that asked for this softirq and can bring packets; 0 none */
-	u32 raise_age_ns; /* ts_ns minus softirq_raise(NET_RX): the one inside that handler, else the first; 0 unknown */
+	u32 raise_age_ns; /* ts_ns minus softirq_raise(NET_RX): the one inside that handler, else the first; threaded NAPI: minus the waking of its thread; 0 unknown */
 	u32 softirq_age_ns; /* ts_ns minus softirq_entry(NET_RX); without FLAG_SOFTIRQ it is over (backlog); 0 none */
 	u32 rx_age_ns;    /* ts_ns minus netif_receive_skb of this packet; 0 unknown */
 	u32 srtt_us;      /* smoothed round-trip time (tcp_sock.srtt_us / 8), microseconds */

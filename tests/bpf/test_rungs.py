@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracer.capture import loader as module
+from tracer.capture import offsets
 from tracer.capture.hooks import HOOKS, Hook
 from tracer.capture.loader import Loader
 
@@ -50,3 +51,11 @@ def test_an_unknown_place_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     (probe,) = attached(monkeypatch, Hook("no_such_tracepoint", "on_tcp_probe", 2, 2))
     assert probe.rung == "absent"
     assert probe.reason == "raw_tracepoint: this kernel has no such tracepoint"
+
+
+def test_a_struct_that_moved_away_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the BTF lacks what an optional hook reads, that hook alone is absent, and says so."""
+    monkeypatch.setitem(offsets._OPTIONAL, "O_EPITEM_FILE", ("epitem", "no_such_member"))
+    (probe,) = attached(monkeypatch, *(hook for hook in HOOKS if hook.name == "ep_poll_callback"))
+    assert probe.rung == "absent"
+    assert "lacks a struct" in (probe.reason or "")

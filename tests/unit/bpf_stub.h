@@ -44,7 +44,13 @@ u8 *log_at(int n) { return log_slots[n]; }
 		NAME##_at[i].leaf = *leaf;                                                     \
 		return 0;                                                                      \
 	}                                                                                      \
-	int NAME##_forget(KEY *key) { return 0; }                                              \
+	int NAME##_forget(KEY *key)                                                            \
+	{                                                                                      \
+		for (int i = 0; i < 16; i++)                                                   \
+			if (NAME##_at[i].used && !memcmp(&NAME##_at[i].key, key, sizeof(KEY))) \
+				NAME##_at[i].used = 0;                                         \
+		return 0;                                                                      \
+	}                                                                                      \
 	static struct {                                                                        \
 		LEAF *(*lookup)(KEY *);                                                        \
 		int (*update)(KEY *, LEAF *);                                                  \

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tracer.capture.offsets import _OFFSETS
+from tracer.capture.offsets import _OFFSETS, _OPTIONAL
 from tracer.events.header import load as load_header
 from tracer.paths import probes_dir
 from tracer.system import syscalls
@@ -32,7 +32,7 @@ IP_BYTES = 20  # of its header
 FILES = ("sockets", "epoll", "packets", "interrupts", "scheduler")
 INCLUDES = ("record", "kernel", "filter", "emit", "socket")
 # A made-up kernel: every struct is a page, and each member that the probes read has its own place.
-OFFSET = {name: 16 * place for place, name in enumerate(_OFFSETS)}
+OFFSET = {name: 16 * place for place, name in enumerate([*_OFFSETS, *_OPTIONAL])}
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +102,11 @@ class Kernel:
         self._now.value += 10
         getattr(self._c, f"on_{hook}")((ctypes.c_uint64 * 12)(*args))
         return int(self._now.value)
+
+    def current(self, cpu: int, tid: int) -> None:
+        """Let a thread run on a CPU."""
+        ctypes.c_uint32.in_dll(self._c, "cpu").value = cpu
+        ctypes.c_uint32.in_dll(self._c, "current_tid").value = tid
 
     def interrupt(self, irq: int, *, raises: bool = True) -> int:
         """Let a handler run that schedules a poll; return its entry."""
@@ -365,4 +370,47 @@ def test_a_reused_address_is_another_packet(kernel: Kernel) -> None:
     kernel.fire("softirq_exit", NET_RX)
     kernel.number(skb, 8)
     kernel.deliver(skb)
+    assert kernel.arrivals() == [(0, 0, False)]
+
+
+def wake_thread(kernel: Kernel, tid: int) -> tuple[int, int]:
+    """Let the card's handler wake the thread that polls; return its entry and the waking."""
+    entry = kernel.fire("irq_handler_entry", RX)
+    woken = kernel.fire("sched_waking", kernel.page(O_TASK_PID=tid))
+    kernel.fire("irq_handler_exit", RX)
+    return entry, woken
+
+
+def test_a_thread_polls_for_packets(kernel: Kernel) -> None:
+    """Threaded NAPI: the interrupt woke a thread, which hands the packet up on any CPU."""
+    entry, woken = wake_thread(kernel, 55)
+    kernel.current(cpu=1, tid=55)
+    skb = kernel.packet()
+    up = kernel.hand_up(skb)
+    kernel.deliver(skb)
+    (rx,) = kernel.records("receive")
+    assert (rx["irq"], rx["ts_ns"] - rx["irq_age_ns"]) == (RX, entry)
+    assert (rx["ts_ns"] - rx["raise_age_ns"], rx["ts_ns"] - rx["rx_age_ns"]) == (woken, up)
+    assert (rx["softirq_age_ns"], rx["flags"] & 1) == (0, 0)
+
+
+def test_a_threads_next_poll_needs_an_interrupt(kernel: Kernel) -> None:
+    """A thread that polls on has no interrupt; one that came after the poll counts for the next."""
+    wake_thread(kernel, 55)
+    kernel.current(cpu=0, tid=55)
+    kernel.receive()
+    kernel.poll(64)
+    kernel.receive()
+    second, _ = wake_thread(kernel, 55)
+    kernel.poll(0)
+    kernel.receive()
+    irqs = [(irq, entry) for irq, entry, _known in kernel.arrivals()]
+    assert irqs[1:] == [(0, 0), (RX, second)]
+
+
+def test_another_threads_packets_are_not_the_cards(kernel: Kernel) -> None:
+    """A packet that another thread hands up (a tap, a busy poll) has no interrupt."""
+    wake_thread(kernel, 55)
+    kernel.current(cpu=0, tid=56)
+    kernel.receive()
     assert kernel.arrivals() == [(0, 0, False)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import inspect
 import lzma
 import os
 import re
@@ -94,7 +95,8 @@ def _building(name: str) -> Iterator[tuple[Path, Path | None]]:
         if final.exists():
             yield final, None
             return
-        for old in base.glob(f"{name.rpartition('-')[0]}-*"):
+        # what an interrupted build left, and what was made from an older recipe
+        for old in (*base.glob(".new-*"), *base.glob(f"{name.rpartition('-')[0]}-*")):
             shutil.rmtree(old)
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=base))
         try:
@@ -150,8 +152,8 @@ def root_of(suite: str, say: Callable[[str], None]) -> Root:
 
     """
     guest_files = [path.read_bytes() for path in sorted((HERE / "guest").iterdir())]
-    key = _key(suite, Path(__file__).read_bytes(), PROVISION.read_bytes(), *guest_files)
-    key = _key(key, *_dependencies())
+    recipe = inspect.getsource(_build_root) + repr((ROOT_BYTES, _LAB_PACKAGES, _WITHOUT))
+    key = _key(suite, recipe, PROVISION.read_bytes(), *guest_files, *_dependencies())
     with _building(f"root-{suite}-{key}") as (final, fresh):
         if fresh:
             say(f"building the guests' root file system ({suite}) …")
@@ -164,6 +166,8 @@ def _build_root(suite: str, folder: Path) -> None:
     packages = run("sh", PROVISION, "packages", "app", "db").split()
     excluded = [f"--dpkgopt=path-exclude=/usr/{path}/*" for path in _WITHOUT]
     run(
+        # its mounts go with it, also if it is interrupted
+        *("unshare", "--mount", "--propagation", "private"),
         *("mmdebstrap", "--variant=minbase", "--aptopt=APT::Install-Recommends false"),
         *('--aptopt=Acquire::Languages "none"', *excluded),
         *(f"--include={','.join([*packages, *_LAB_PACKAGES])}", suite, root, mirror()),
@@ -207,12 +211,13 @@ def kernel_of(suite: str, say: Callable[[str], None], flavour: str = "cloud-amd6
     env = _archive(suite)
     meta = f"linux-image-{flavour}/{suite}"
     shown = run("apt-cache", "show", meta, env=env)
-    found = re.search(r"^Depends: (linux-image-(\S+)) \(= (\S+)\)", shown, re.MULTILINE)
+    found = re.search(r"^Depends:.*?(linux-image-(\S+)) \(= (\S+)\)", shown, re.MULTILINE)
     if found is None:
         raise BuildFailed(f"{meta} names no kernel:\n{shown[:500]}")
     package, release, version = found.groups()
     busybox = Path("/bin/busybox").read_bytes()
-    key = _key(package, version, Path(__file__).read_bytes(), _initrd_text(), busybox)
+    recipe = inspect.getsource(_build_kernel) + inspect.getsource(_make_initrd) + repr(_MODULES)
+    key = _key(package, version, recipe, _initrd_text(), busybox)
     with _building(f"kernel-{suite}-{flavour}-{key}") as (final, fresh):
         if fresh:
             say(f"fetching Linux {release} ({suite}) …")

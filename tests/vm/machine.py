@@ -43,9 +43,9 @@ class GuestPanicked(GuestFailed):
 
 @dataclass(frozen=True)
 class Guest:
-    """One guest: its address (CIDR), the job's `run.sh`, and its network cards.
+    """One guest: its address (CIDR), the job's `run.sh`, and its network card.
 
-    `cards` are QEMU's `-netdev` with id `n0`, …, and `device` what each is plugged into.
+    `device` is QEMU's name of the card, `netdev` what it is plugged into, by the id `n0`.
     """
 
     name: str
@@ -56,7 +56,6 @@ class Guest:
     mac: str = "52:54:00:00:00:21"
     memory_mib: int = 1024
     cpus: int = 2
-    append: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,9 @@ def _has_ended(lab: Lab, one: _Running) -> bool:
     ended = one.process.poll() is not None
     text = one.text()
     name, age = one.guest.name, time.monotonic() - one.started
-    if "Kernel panic" in text and (ended or age > lab.boot_s):
-        raise GuestPanicked(f"guest {name} panicked:\n{one.tail()}")
+    panic = next((line for line in text.splitlines() if "Kernel panic" in line), None)
+    if panic and (ended or age > lab.boot_s):
+        raise GuestPanicked(f"guest {name}: {panic}\n{one.tail()}")
     if ended:
         return True
     if "LAB job starts" not in text:
@@ -194,9 +194,10 @@ def _start(lab: Lab, guest: Guest, folder: Path) -> _Running:
         file.truncate(OUT_BYTES)
     append = (
         f"console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off {_NO_CX16}"
-        f" lab.name={guest.name} lab.address={guest.address} {guest.append}"
+        f" lab.name={guest.name} lab.address={guest.address}"
     )
     command = [
+        *("setpriv", "--pdeathsig", "KILL"),  # it goes with us
         *("qemu-system-x86_64", "-machine", "q35", *_acceleration(kernel)),
         *("-smp", str(guest.cpus), "-m", str(guest.memory_mib), "-no-reboot", "-nodefaults"),
         *("-display", "none", "-monitor", "none", "-serial", f"file:{console}"),

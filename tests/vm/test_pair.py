@@ -7,13 +7,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import facts
+from loads import awaits_at, what_is_wrong
 
 if TYPE_CHECKING:
     from loads import Pair
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(420)]
-INFERRED = {5, 6, 7}  # the other host is not traced
 
 
 def proof(step: dict[str, Any], event: str) -> dict[str, Any]:
@@ -22,11 +21,9 @@ def proof(step: dict[str, Any], event: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_all_steps_are_there(pair: Pair) -> None:
-    """Of the demo's 13 steps none is absent, and those on this host are observed."""
-    status = {step["step"]: step["status"] for step in pair.demo["steps"]}
-    assert status == {n: "inferred" if n in INFERRED else "observed" for n in range(1, 14)}
-    assert pair.demo["coverage"]["share"] == 0.0 or pair.demo["coverage"]["fetches"] == 40
+def test_nothing_is_wrong(pair: Pair) -> None:
+    """Of the demo's 13 steps none is absent; every query has its task and the bytes it moved."""
+    assert what_is_wrong(pair) == []
 
 
 def test_step_8_names_its_interrupt(pair: Pair) -> None:
@@ -46,7 +43,7 @@ def test_step_8_names_its_interrupt(pair: Pair) -> None:
 
 def test_every_answer_has_its_interrupt(pair: Pair) -> None:
     """Queries in turn: each answer has an interrupt of its own, or came in a poll that ran."""
-    rows = pair.awaits_at("turns.py", "await conn.fetch(text")
+    rows = awaits_at(pair.load, "turns.py", "await conn.fetch(text")
     assert len(rows) == pair.turns["answers"]
     packets = pair.load.query(
         "SELECT r.irq, r.ts_ns - r.irq_age_ns AS entry, p.work, p.irq AS asked FROM leg l"
@@ -68,7 +65,7 @@ def test_every_answer_has_its_interrupt(pair: Pair) -> None:
 
 def test_what_happened_is_in_order(pair: Pair) -> None:
     """Interrupt, softirq, packet, socket, epoll, waking, epoll_wait: in time, for every answer."""
-    rows = pair.awaits_at("turns.py", "await conn.fetch(text")
+    rows = awaits_at(pair.load, "turns.py", "await conn.fetch(text")
     seen = Counter()
     for row in rows[::7]:
         steps = pair.load.steps(row["await_id"])["steps"]
@@ -122,17 +119,6 @@ def test_sent_queries_are_told(pair: Pair) -> None:
         assert "output" in queues[row["irq"]]
         assert row["after"] > 0
         assert row["before"] > 0
-
-
-def test_the_pool_is_exact(pair: Pair) -> None:
-    """Every query has its task and the bytes that the kernel counted: 0 wrong, 0 guessed."""
-    rows = pair.awaits_at("pool.py", "await conn.fetch(")
-    rows = [row | {"recv_bytes": None} if row["outcome"] == "cancelled" else row for row in rows]
-    assert facts(rows) == facts(pair.load.truth["rows"])
-    kinds = Counter(row["attribution"] for row in pair.load.awaits if row["kind"] == "socket")
-    assert kinds["inferred"] == 0
-    assert kinds["unattributed"] < 0.005 * kinds.total()
-    assert pair.load.info["lost_total"] == 0
 
 
 def test_functions_stand_in_for_tracepoints(pair: Pair) -> None:

@@ -58,11 +58,6 @@ _OFFSETS = {
     "O_DEV_NET": ("net_device", "nd_net"),
     "O_NAPI_DEV": ("napi_struct", "dev"),
     "O_NAPI_ID": ("napi_struct", "napi_id"),
-    "O_EPPOLL_BASE": ("eppoll_entry", "base"),
-    "O_EPPOLL_WAIT": ("eppoll_entry", "wait"),
-    "O_EPITEM_FFD": ("epitem", "ffd"),
-    "O_FILEFD_FILE": ("epoll_filefd", "file"),
-    "O_FILEFD_FD": ("epoll_filefd", "fd"),
     "O_REGS_DX": ("pt_regs", "dx"),
     "O_REGS_DI": ("pt_regs", "di"),
     "O_REGS_R10": ("pt_regs", "r10"),
@@ -77,9 +72,17 @@ _THROTTLED = (
     },
 )
 
+# what one hook reads that can be absent: without these its programs are not compiled
+_OPTIONAL = {
+    "O_EPPOLL_BASE": ("eppoll_entry", "base"),
+    "O_EPPOLL_WAIT": ("eppoll_entry", "wait"),
+    "O_EPITEM_FILE": ("epitem", "ffd.file"),
+    "O_EPITEM_FD": ("epitem", "ffd.fd"),
+}
+
 
 def offset_defines(btf: Btf) -> list[str]:
-    """Return `-DO_NAME=bytes` for every offset.
+    """Return `-DO_NAME=bytes` for every offset that this kernel has.
 
     Raises:
         Prerequisite: this kernel's BTF lacks one; the message names it.
@@ -94,6 +97,9 @@ def offset_defines(btf: Btf) -> list[str]:
                 f"this kernel's BTF has no {struct}.{member}, which the probes read",
                 "please report the kernel version: it is not supported yet",
             ) from error
+    for name, (struct, member) in _OPTIONAL.items():
+        if btf.has_member(struct, member):
+            flags.append(f"-D{name}={btf.offset(struct, member)}")
     flags.append(f"-DO_UPID_SIZE={btf.sizeof('upid')}")
     return flags + throttle_defines(btf)
 

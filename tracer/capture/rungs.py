@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tracer.system.btf import Btf
 
 
+_NO_PROGRAM = "this kernel's BTF lacks a struct that it reads"
 _FENTRY = ("kfunc__vmlinux__", "kfunc__")  # FENTRY in kernel.h
 
 
@@ -84,7 +85,9 @@ class Rungs:
         if not self._btf.has_func(hook.function):
             return f"this kernel has no function {hook.function}"
         names = [f"{prefix}{hook.function}".encode() for prefix in _FENTRY]
-        program = next(name for name in names if self._has(name))
+        program = next((name for name in names if self._has(name)), None)
+        if program is None:
+            return _NO_PROGRAM
         return self._try(
             hook,
             program,
@@ -99,6 +102,8 @@ class Rungs:
         if not hook.function:
             return ""
         event, program = hook.function.encode(), f"kprobe_{hook.function}".encode()
+        if not self._has(program):
+            return _NO_PROGRAM
         return self._try(
             hook,
             program,

@@ -25,6 +25,7 @@ REASONS: dict[str, str] = {
     "last_sender": "given to the last task that sent on this descriptor, not by a wake edge",
     "poll_already_running": "the packet came in a poll that was running: no interrupt of its own",
     "buffered_write": "a callback sent what the task's own write had left in the buffer",
+    "threaded_napi": "a thread of the kernel polled the device: no softirq brought the packet",
 }
 _BIT = {name: 1 << i for i, name in enumerate(REASONS)}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # each event on a packet's way and the age that places it in `receive`, in their order
 WAY_UP = (
     ("irq_handler_entry", "irq_age_ns"),
-    ("softirq_raise", "raise_age_ns"),
+    ("softirq_raise", "raise_age_ns"),  # threaded NAPI: the thread was woken
     ("softirq_entry", "softirq_age_ns"),
     ("netif_receive_skb", "rx_age_ns"),
 )
@@ -51,8 +51,9 @@ class Cards:
     def remark(self, rx: Row) -> str | None:
         """Return why a packet has no interrupt, or waited after it; None for the plain way."""
         if rx["irq_age_ns"]:
-            in_softirq = rx["flags"] & load_header().constants["FLAG_SOFTIRQ"]
-            return None if in_softirq else "backlog"
+            if rx["flags"] & load_header().constants["FLAG_SOFTIRQ"]:
+                return None
+            return "backlog" if rx["softirq_age_ns"] else "threaded_napi"
         own = self.interrupts(rx["sock"], rx["ifindex"])
         return "poll_already_running" if own else "no_irq_device"
 
@@ -74,8 +75,9 @@ class Cards:
         for event, age in WAY_UP:
             if not rx[age]:
                 continue
+            threaded = event == "softirq_raise" and rx["irq_age_ns"] and not rx["softirq_age_ns"]
             proof = {
-                "event": event,
+                "event": "sched_waking" if threaded else event,
                 "table": "receive",
                 "id": rx["id"],
                 "ts_ns": rx["ts_ns"] - rx[age],
