@@ -172,7 +172,7 @@ class Tracings:
         options = ["-o", str(out), "--level", str(level)]
         options += [part for pid in also for part in ("--also", str(pid))]
         command = [*around, str(COMMAND), "run", *options, "--", *program]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stderr
         return Traced(out, json.loads(done.stdout.splitlines()[-1]))
 

@@ -265,10 +265,10 @@ if __name__ == "__main__":
         if not options.installed:
             own = with_packages(own, scratch / "venv")
         os.environ["PATH"] = f"{Path(own).parent}:{os.environ['PATH']}"  # austin is found there
-        with late_names(scratch) as before:
-            the_lab = Lab(own, scratch, before)
-            if options.part != "price":
+        if options.part != "price":
+            with late_names(scratch) as before:
+                the_lab = Lab(own, scratch, before)
                 print(tabulate([found_by(the_lab, tool) for tool in TOOLS], headers="keys"))
-            if options.part != "found":
-                table = prices(the_lab, options.rounds, options.round_trips)
-                print(tabulate(table, headers="keys", floatfmt=".2f"))
+        if options.part != "found":
+            table = prices(Lab(own, scratch, []), options.rounds, options.round_trips)
+            print(tabulate(table, headers="keys", floatfmt=".2f"))

@@ -42,18 +42,23 @@ BLOCKS = {
 PLACES = ("coroutine", "data_received", "add_reader", "call_later")
 OUTERMOST = {
     "coroutine": "in_coroutine",
-    "data_received": "_SelectorSocketTransport._read_ready",
+    "data_received": ("_SelectorSocketTransport._read_ready", "Blocker.data_received"),
     "add_reader": "in_reader.<locals>.readable",
     "call_later": "in_timer.<locals>.late",
 }
 SLACK_NS = 20_000_000
 
 
-@pytest.fixture(scope="session")
-def blockers(traced: Tracings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+@pytest.fixture(scope="session", params=["asyncio", "uvloop"])
+def blockers(
+    request: pytest.FixtureRequest, traced: Tracings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Traced]:
     """Give the trace of a loop that is held in every way and place."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    loop = ["--uvloop"] if request.param == "uvloop" else []
     with late_names(tmp_path_factory.mktemp("names")) as around:
-        yield traced("blockers.py", around=tuple(around))
+        yield traced("blockers.py", *loop, around=tuple(around))
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +127,8 @@ def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, 
     else:
         assert row["task_id"] is None
         assert row["kind"] == "callback"
-        assert row["name"]
+        # uvloop calls data_received from C code, which has no name
+        assert row["name"] or place == "data_received"
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -134,7 +140,8 @@ def test_who_held_it(blockers: Traced, rows: list[Row], what: str, of: str, plac
     block = truth(blockers, what, place)
     (row,) = during(rows, block)
     holder = next(holder for holder in row["holders"] if holder["of"] == of)
-    assert holder["dur_ns"] > 0.9 * max(parts(row).values())
+    slept = row["gil_ns"] if of == "gil" else row["syscall_ns"]
+    assert holder["dur_ns"] > 0.5 * slept
     if of == "gil":
         assert holder["leaf"].split(" ")[1] in {f"{what}.<locals>.hold", f"{what}.<locals>.compute"}
     (born,) = blockers.query(
@@ -198,8 +205,8 @@ def test_told_while_it_runs(tmp_path: Path) -> None:
         for what in ("sleep", "gil_in_one_piece")
     )
     assert all("blocked in clock_nanosleep" in line for line in slept)
-    for outermost in OUTERMOST.values():
-        assert len([line for line in slept if f": {outermost} at " in line]) == 1
+    for place in ("in_coroutine", "Transport._read_ready", "readable", "late"):
+        assert len([line for line in slept if f"{place} at " in line]) == 1
     # who waits for the GIL wakes up each 5 ms, and on a busy machine waits for a CPU then
     assert waited
     assert all("waited for the GIL" in line for line in waited)
