@@ -12,11 +12,11 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     while True:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        except asyncio.IncompleteReadError:
+            lines = (line.partition(":") for line in head.splitlines() if ":" in line)
+            fields = {key: value.strip() for key, _colon, value in lines}
+            await reader.readexactly(int(fields.get("content-length", 0)))
+        except (asyncio.IncompleteReadError, ConnectionError):
             break
-        lines = (line.partition(":") for line in head.splitlines() if ":" in line)
-        fields = {key: value.strip() for key, _colon, value in lines}
-        await reader.readexactly(int(fields.get("content-length", 0)))
         length = int(fields["x-answer"])
         writer.write(HEAD.format(length).encode() + b"a" * length)
     writer.close()

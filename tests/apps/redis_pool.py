@@ -1,6 +1,6 @@
 """Ground truth: redis.asyncio, a pool of 4 connections under 16 tasks, pipelines and a subscriber.
 
-Values written and read have lengths that no other has. See running.py for the output.
+Values written and read have lengths that no other has. See coded.py for the output.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import asyncio
 import contextlib
 from typing import Any
 
+import coded
 import redis.asyncio
-import running
 from truth import wait
 
 
 async def several(client: Any, key: str, calls: int) -> None:
     """Write a value and read another, alone and as one pipeline."""
     for call in range(calls):
-        sent, recv = running.lengths()
+        sent, recv = coded.lengths()
         with wait("set", sent=recv, recv=0):
             await client.set(key, b"a" * recv)
         with wait("get", sent=0, recv=recv):
@@ -47,23 +47,23 @@ async def subscribe(client: Any, ready: asyncio.Event, messages: int) -> None:
 async def publish(client: Any, messages: int) -> None:
     """Send messages, each when the one before has arrived."""
     for _ in range(messages):
-        sent, _recv = running.lengths()
+        sent, _recv = coded.lengths()
         with wait("publish", sent=sent, recv=0):
             await client.publish("news", b"n" * sent)
         await asyncio.sleep(0.005)
 
 
-async def main(port: int, tasks: int, calls: int) -> None:
+async def main(port: str, tasks: int = 16, calls: int = 5) -> None:
     """Let all tasks share the pool, then publish to a subscriber."""
-    pool = redis.asyncio.BlockingConnectionPool(host="127.0.0.1", port=port, max_connections=4)
+    pool = redis.asyncio.BlockingConnectionPool(host="127.0.0.1", port=int(port), max_connections=4)
     client = redis.asyncio.Redis(connection_pool=pool)
-    await running.together(
+    await coded.together(
         {f"redis-{n:02d}": several(client, f"key-{n}", calls) for n in range(tasks)}
     )
     ready = asyncio.Event()
     subscriber = asyncio.create_task(subscribe(client, ready, 7), name="subscriber")
     await ready.wait()
-    await running.together({"publisher": publish(client, 7)})
+    await coded.together({"publisher": publish(client, 7)})
     await subscriber
     with contextlib.suppress(AttributeError):  # redis 4 has only close()
         await client.aclose()
@@ -71,8 +71,5 @@ async def main(port: int, tasks: int, calls: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = running.parser(__doc__)
-    parser.add_argument("--redis", type=int, required=True, help="port of a server")
-    options = parser.parse_args()
-    running.run(main(options.redis, tasks=16, calls=5), options.loop)
-    running.tell("redis_pool")
+    coded.run(__doc__, main, "redis")
+    coded.tell("redis_pool")

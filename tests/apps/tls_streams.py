@@ -1,7 +1,7 @@
 """Ground truth: streams over TLS: the bytes of a row are the encrypted ones, several records each.
 
 Requests and answers have lengths that no other has; a record carries at most 16 KiB and adds 22
-bytes (TLS 1.3: header, type, tag). See running.py for the output.
+bytes (TLS 1.3: header, type, tag). See coded.py for the output.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import struct
 
-import running
+import coded
 from truth import wait
 
 HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer
@@ -34,14 +34,14 @@ async def several(port: int, context: ssl.SSLContext, calls: int) -> None:
         "127.0.0.1", port, ssl=context, server_hostname="localhost"
     )
     for _ in range(calls):
-        sent, recv = running.lengths()
+        sent, recv = coded.lengths()
         with wait("call", sent=sent, recv=recv):
             writer.write(HEADER.pack(sent, recv).ljust(sent, b"q"))
             await reader.readexactly(recv)
     writer.close()
 
 
-async def main(certificate: str, tasks: int, calls: int) -> None:
+async def main(certificate: str, tasks: int = 8, calls: int = 11) -> None:
     """Let each task have a connection."""
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_side.load_cert_chain(certificate)
@@ -49,15 +49,10 @@ async def main(certificate: str, tasks: int, calls: int) -> None:
     client_side = ssl.create_default_context(cafile=certificate)
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
     port = server.sockets[0].getsockname()[1]
-    await running.together(
-        {f"tls-{n:02d}": several(port, client_side, calls) for n in range(tasks)}
-    )
+    await coded.together({f"tls-{n:02d}": several(port, client_side, calls) for n in range(tasks)})
     server.close()
 
 
 if __name__ == "__main__":
-    parser = running.parser(__doc__)
-    parser.add_argument("--certificate", required=True, help="PEM file: key and certificate")
-    options = parser.parse_args()
-    running.run(main(options.certificate, tasks=8, calls=11), options.loop)
-    running.tell("tls_streams")
+    coded.run(__doc__, main, "certificate")
+    coded.tell("tls_streams")
