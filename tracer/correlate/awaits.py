@@ -75,7 +75,7 @@ def await_columns(p: Picture, legs: Legs) -> dict[str, Any]:
         "ended_by": _ended_types(p, last),
         "ended_id": _ended_ids(p, last),
         "outcome": _outcomes(p, last, leaf, is_open),
-        "attribution": np.full(n, "exact", object),
+        "attribution": _attributions(bits),
         "legs": np.bincount(legs.group, minlength=n).astype(np.int64) if n else first,
     }
     columns |= _stage_sums(legs, n)
@@ -103,6 +103,12 @@ def _row_kinds(sus: Suspensions, wakes: Wakes, n: int) -> Any:  # noqa: ANN401
     row = wakes.kind[last]
     row[sus.group[wakes.kind == SOCKET]] = SOCKET
     return np.array(KINDS, object)[row]
+
+
+def _attributions(bits: Ints) -> Any:  # noqa: ANN401
+    words = np.full(len(bits), "exact", object)
+    words[bits & reasons.bit("last_sender") != 0] = "inferred"
+    return words
 
 
 def _tgids(events: Events, agent: Ints) -> Ints:

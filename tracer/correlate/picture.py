@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.correlate.errands import with_errands
 from tracer.correlate.events import runs_of
 from tracer.correlate.gaps import woke_unknown
 from tracer.correlate.index import Keys, lean, spans, take
@@ -82,6 +83,7 @@ def picture_of(events: Events) -> Picture:
     events["syscall"].forget("task", "flags")
     wakes = wakes_of(events, runs, calls, sus, tasks)
     events["callback"].forget()
+    calls = with_errands(events, runs, calls, sus, wakes, tasks)
     receipts = receipts_of(events, runs, calls, sus, wakes)
     sockets = sockets_of(events)
     moved = np.concatenate([calls.sends, calls.recvs])

@@ -22,10 +22,11 @@ REASONS: dict[str, str] = {
     "not_separated": "this cause cannot be told apart here; its time is in another one",
     "no_send": "this await sent nothing",
     "not_tcp": "the socket is not TCP: bytes cannot be followed by sequence number",
-    "last_sender": "given to the last task that sent on this descriptor, not by a wake edge",
+    "last_sender": "bytes that nobody waited for yet: given to the await that had sent last",
     "poll_already_running": "the packet came in a poll that was running: no interrupt of its own",
     "buffered_write": "a callback sent what the task's own write had left in the buffer",
     "threaded_napi": "a thread of the kernel polled the device: no softirq brought the packet",
+    "sent_by_child": "a task that this one had created for it sent the request",
 }
 _BIT = {name: 1 << i for i, name in enumerate(REASONS)}
 

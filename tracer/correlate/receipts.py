@@ -1,7 +1,9 @@
 """Which bytes belong to which suspension.
 
 A receive that woke nobody belongs to the next one on its socket that did (an answer in several
-receives). A send belongs to the suspension at the end of the step that made it.
+receives); if nobody waited for that one yet, to the await that had sent last, as long as it goes on
+(marked: its task finds the bytes in a buffer, and no wake edge says so). A send belongs to the
+suspension at the end of the step that made it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Receipts:
     """Bytes by suspension, and the calls that no suspension explains.
 
     `first_recv` is the first receive of the group that woke the suspension; `shared` counts the
-    suspensions that the waking receive served. `loose_recvs` and `loose_sends` are rows of
+    suspensions that the waking receive served, `guessed` says that some bytes were given to the
+    last sender. `loose_recvs` and `loose_sends` are rows of
     `syscall` made in callbacks that woke no task; `lost_calls` those on a loop's thread that
     belong to no run and no task at all.
     """
@@ -36,6 +39,7 @@ class Receipts:
     received: Ints
     first_recv: Ints
     shared: Ints
+    guessed: Bools
     buffered: Ints
     loose_recvs: Ints
     loose_sends: Ints
@@ -55,8 +59,18 @@ def receipts_of(
     by_recv = np.flatnonzero(wakes.by == BY_RECV)
     recvs = calls.recvs
     order = recvs[np.lexsort((call["ts_ns"][recvs], call["sock"][recvs]))]
-    sock, size = call["sock"][order], call["ret"][order]
+    sock = call["sock"][order]
     woke = np.isin(order, np.concatenate([wakes.call[by_recv], wakes.of_lost]))
+    asker = _askers(events, calls, sus, wakes, order, woke)
+    reader = _readers(events, calls, sus, wakes, order, woke)
+    found = np.flatnonzero((asker >= 0) & (reader < 0))
+    # who was awake because of this very socket reads all that is there
+    told = (wakes.by == BY_RECV)[asker[found]] & (wakes.sock[asker[found]] == sock[found])
+    guessed = np.bincount(asker[found][~told], minlength=sus.count) > 0
+    asker = np.where(reader >= 0, reader, asker)
+    received = sum_by(asker, call["ret"][order], sus.count)
+    order, woke = order[asker < 0], woke[asker < 0]
+    sock, size = call["sock"][order], call["ret"][order]
     place = np.arange(len(order), dtype=np.int64)
     fresh = np.ones(len(order), bool)
     fresh[1:] = (sock[1:] != sock[:-1]) | woke[:-1]
@@ -65,10 +79,9 @@ def receipts_of(
     where = Keys(order)
     at = where.find(wakes.call[by_recv])
     first_recv = np.full(sus.count, -1, np.int64)
-    received = np.zeros(sus.count, np.int64)
     shared = np.zeros(sus.count, np.int64)
     first_recv[by_recv] = order[begin[at]]
-    received[by_recv] = total[at + 1] - total[begin[at]]
+    received[by_recv] += total[at + 1] - total[begin[at]]
     served = (
         np.bincount(np.concatenate([at, where.find(wakes.of_lost)]), minlength=len(order))
         if len(order)
@@ -101,6 +114,7 @@ def receipts_of(
         received=lean(received),
         first_recv=lean(first_recv),
         shared=lean(shared),
+        guessed=guessed,
         buffered=lean(buffered),
         loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
         loose_sends=later[owner < 0],
@@ -123,6 +137,56 @@ def _nobodys(events: Events, runs: Runs, calls: Calls, rows: Ints) -> Bools:
     run = take(runs.begin, Index(runs.tid, runs.begin).after(tid, ts), _NEVER)
     another = take(loop["ts_ns"], loops.after(tid, ts), _NEVER)
     return np.asarray(nobody & begun & (run < another))
+
+
+def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
+    events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, order: Ints, woke: Bools
+) -> Ints:
+    """Return the suspension of the last sender for receives that nobody waited for, else -1.
+
+    Args:
+        events: the trace.
+        calls: its calls.
+        sus: its suspensions.
+        wakes: how they ended.
+        order: receives sorted by socket, time.
+        woke: which of them woke somebody.
+
+    """
+    call, n = events["syscall"], len(order)
+    sock, ts = call["sock"][order], call["ts_ns"][order]
+    by_recv = np.flatnonzero(wakes.by == BY_RECV)
+    at = Keys(order).find(wakes.call[by_recv])
+    since, group = np.full(n + 1, _NEVER), np.full(n + 1, -1, np.int64)
+    np.minimum.at(since, at, sus.begin[by_recv])
+    group[at] = sus.group[by_recv]
+    since[:n][woke & (since[:n] == _NEVER)] = 0  # the record of its wait was lost
+    places = np.where(woke, np.arange(n), n)
+    after = np.minimum.accumulate(places[::-1])[::-1] if n else places
+    after = np.where(take(sock, np.where(after < n, after, -1)) == sock, after, n)
+    sends = calls.sends
+    last = take(sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, ts))
+    asker = np.where(last >= 0, Keys(sus.run).find(take(calls.run, last)), -1)
+    going_on = (take(sus.begin, asker, _NEVER) <= ts) & (take(sus.resume, asker) > ts)
+    unasked = ~woke & (since[after] > ts) & (take(sus.group, asker) != group[after])
+    fits = (asker >= 0) & going_on & unasked & ~touched(events, take(call["ts_ns"], last, 0), ts)
+    return np.where(fits, asker, -1)
+
+
+def _readers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
+    events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, order: Ints, woke: Bools
+) -> Ints:
+    """Return the suspension that just ended for receives that its task made itself, else -1.
+
+    It was woken by the same socket, and has not sent there since. See _askers for the arguments.
+    """
+    call, sends = events["syscall"], calls.sends
+    run, sock, ts = calls.run[order], call["sock"][order], call["ts_ns"][order]
+    ended = np.where(run >= 0, Keys(sus.next_run).find(run), -1)
+    last = take(sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, ts))
+    fresh = take(call["ts_ns"], last) >= take(sus.resume, ended)
+    fits = ~woke & (ended >= 0) & (take(wakes.by, ended) == BY_RECV) & ~fresh
+    return np.where(fits & (take(wakes.sock, ended) == sock), ended, -1)
 
 
 def _claimed(sock: Ints, woke: Bools) -> Bools:

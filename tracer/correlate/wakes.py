@@ -60,6 +60,8 @@ EINPROGRESS = -115
 # callbacks of callbacks and cancelled tasks of cancelled tasks that are followed to a cause
 _MAX_LINKS = 32
 
+# aiohttp's pool: a connection that another task's receive has set free, not an answer
+_POOL = "_wait_for_available_connection"
 # what was awaited, by the innermost function of the chain (CPython's Lib/asyncio)
 _LEAF_KINDS = (
     ("/asyncio/tasks.py:sleep", "timer"),
@@ -75,6 +77,7 @@ _LEAF_KINDS = (
     ("/asyncio/threads.py:", "thread"),
     ("/asyncio/streams.py:", "socket"),
     ("/asyncio/selector_events.py:BaseSelectorEventLoop.sock_", "socket"),
+    (_POOL, "lock"),
 )
 GENERIC = ("future", "socket")
 SOCKET = KINDS.index("socket")
@@ -268,7 +271,8 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     received = np.where(hop, hopped, direct)
     # a task that awaits a lock or a queue waits for its owner, whoever woke that one
     primitive = ~generic & _is_of(leaf, ("lock", "event", "queue"))
-    received = np.where(primitive & ~by_callback, -1, received)
+    pooled = events.passing(sus.agent, leaf_ids, lambda text: _POOL in text)
+    received = np.where((primitive & ~by_callback) | pooled, -1, received)
     flags_w = take(runs.flags, waker, 0)
     from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
     written = np.where(from_reader, last_in(send_index, sends, waker, wake), -1)

@@ -1,0 +1,91 @@
+"""Real frameworks and every kind of traffic, against what each await must have moved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from loads import LOADS, peers
+from verdict import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loads import Peers
+    from tracing import Tracings
+
+pytestmark = [pytest.mark.bpf, pytest.mark.slow]
+# redis lets a task of its own write, and looks into the buffer before it waits: some answers come
+# while nobody waits for them; a cancelled await's bytes woke nobody
+NO_WAKE_EDGE = {"redis_pool", "cancel_storm", "http2_streams"}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
+    """Give the servers that the loads need."""
+    with peers(tmp_path_factory.mktemp("peers")) as made:
+        yield made
+
+
+def marked(name: str) -> object:
+    """Return the load as a parameter."""
+    marks = [pytest.mark.postgres] if "dsn" in LOADS[name].needs else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in LOADS])
+def test_no_await_is_wrong(traced: Tracings, servers: Peers, name: str) -> None:
+    """Each await has its task's bytes; what is a guess has its reason."""
+    trace = traced(f"{name}.py", *servers.options(LOADS[name]))
+    said = verdict(trace)
+    assert said.wrong == []
+    assert said.good
+    guesses = [row for row in trace.awaits if row["attribution"] == "inferred"]
+    assert all("last_sender" in row["reasons"] for row in guesses)
+    if name not in NO_WAKE_EDGE:
+        assert guesses == []
+
+
+def test_requests_of_a_child_task_are_the_requests_await(traced: Tracings) -> None:
+    """Where aiohttp lets a task of its own send a request, the row has that send and says so."""
+    trace = traced("aiohttp_both.py")
+    rows = [
+        row
+        for row in trace.awaits
+        if row["task_name"].startswith("aiohttp-") and row["round_trips"]
+    ]
+    assert len(rows) >= len(trace.truth["waits"])
+    sent = [row for row in rows if "sent_by_child" in row["reasons"]]
+    assert len(sent) == len(trace.truth["waits"])
+    for row in sent:
+        assert "no_send" not in row["reasons"]
+
+
+def test_both_ends_of_a_connection_moved_the_same(traced: Tracings) -> None:
+    """What the client's tasks sent is what the tasks of the server's connections received."""
+    moved = traced("aiohttp_both.py").query(
+        """
+        SELECT coroutine = 'RequestHandler.start' AS server, sum(sent_bytes) AS sent,
+               sum(recv_bytes) AS recv FROM "await" GROUP BY 1 ORDER BY 1
+        """
+    )
+    client, server = moved
+    assert client["sent"] == server["recv"] > 0
+    assert client["recv"] == server["sent"] > 0
+
+
+def test_a_multiplexed_connections_bytes_are_complete(traced: Tracings) -> None:
+    """Over HTTP/2 one task writes for others: the sum over all tasks is what was sent."""
+    trace = traced("http2_streams.py")
+    sent = sum(row["sent_bytes"] for row in trace.awaits if row["task_name"].startswith("h2-"))
+    most = trace.truth["overhead"]["sent"] * len(trace.truth["waits"])
+    assert trace.truth["total"] <= sent <= trace.truth["total"] + most
+
+
+@pytest.mark.postgres
+def test_psycopg_reads_in_its_task(traced: Tracings, servers: Peers) -> None:
+    """In psycopg libpq receives after the task resumed: the row that just ended has the bytes."""
+    trace = traced("psycopg_tasks.py", *servers.options(LOADS["psycopg_tasks"]))
+    rows = trace.awaits_at("psycopg_tasks.py", "await connection.execute(")
+    assert len(rows) == len(trace.truth["waits"])
+    assert all("read_in_task" in row["reasons"] for row in rows)
