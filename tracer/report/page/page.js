@@ -198,7 +198,7 @@ function followHash() {
 addEventListener("hashchange", followHash);
 
 // ---- the loop's lag ----
-const CAUSES = { loop_busy_ns: "queue", runq_ns: "resume", throttled_ns: "interrupt", gil_ns: "callback", syscall_ns: "send", loop_ns: "running" };
+const CAUSES = { loop_busy_ns: "queue", runq_ns: "resume", throttled_ns: "packet", gil_ns: "callback", syscall_ns: "send", loop_ns: "running" };
 
 function drawLag() {
   if (!data.lag.length) return;
