@@ -139,28 +139,50 @@ def _lag_over_time(trace: Trace) -> list[Row]:
         width=width,
         end=end,
     )
-    queues = trace.rows(
+    lag = {row["slice"]: row for row in rows}
+    longest = ready_queues(trace, start, width)
+    nothing = {"awaits": 0, **dict.fromkeys(LAG, 0)}
+    return [
+        {
+            "slice": number,
+            **lag.get(number, nothing),
+            "at_ns": number * width,
+            "width_ns": width,
+            "ready": longest.get(number, 0),
+        }
+        for number in sorted(lag.keys() | longest.keys())
+        if 0 <= number * width < end - start
+    ]
+
+
+def ready_queues(trace: Trace, start_ns: int, width_ns: int) -> dict[int, int]:
+    """Return how many tasks at most were ready at once on one loop, by number of the slice.
+
+    A task is ready from its wakeup (step.wake_ns) to the begin of its step. While a loop is held
+    nothing changes for many slices: the queue is as long in them as it was before.
+    """
+    rows = trace.rows(
         """
         WITH ready AS (SELECT tid, ts_ns, wake_ns FROM step
                         WHERE wake_ns > 0 AND wake_ns <= ts_ns),
         change AS (SELECT tid, wake_ns AS ts, 1 AS step FROM ready UNION ALL
                    SELECT tid, ts_ns, -1 FROM ready),
-        depth AS (SELECT ts, sum(step) OVER (PARTITION BY tid ORDER BY ts) AS n FROM change)
-        SELECT ((ts - $start) // $width)::INT AS slice, max(n)::INT AS ready FROM depth
-         GROUP BY slice""",
-        start=start,
-        width=width,
+        depth AS (SELECT tid, ts, sum(step) OVER (PARTITION BY tid ORDER BY ts) AS n FROM change)
+        SELECT tid, ((ts - $start) // $width)::INT AS slice, max(n)::INT AS longest,
+               arg_max(n, ts)::INT AS last FROM depth GROUP BY tid, slice ORDER BY tid, slice""",
+        start=start_ns,
+        width=width_ns,
     )
-    longest = {row["slice"]: row["ready"] for row in queues}
-    return [
-        {
-            **row,
-            "at_ns": row["slice"] * width,
-            "width_ns": width,
-            "ready": longest.get(row["slice"], 0),
-        }
-        for row in rows
-    ]
+    found: dict[int, int] = {}
+    tid, begin, left = None, 0, 0  # `left` tasks are ready since the slice before `begin`
+    for row in rows:
+        if row["tid"] != tid:
+            tid, begin, left = row["tid"], row["slice"], 0
+        for number in range(begin, row["slice"] + 1):
+            found[number] = max(found.get(number, 0), left)
+        found[row["slice"]] = max(found[row["slice"]], row["longest"])
+        begin, left = row["slice"] + 1, row["last"]
+    return found
 
 
 def _explained(trace: Trace, lines: list[Row], found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -155,6 +155,11 @@ function drawSwimlane(one) {
   svg.setAttribute("aria-label", "Swimlane of the await; the table below says the same");
 }
 
+function tripsOf(one) {
+  const trips = Math.max(one.await.round_trips, one.trip);
+  return trips < 2 ? "one trip" : `picture and steps: trip ${one.trip} of ${trips}; the times of the stages below: all trips`;
+}
+
 function showAwait(id) {
   const one = data.awaits[id];
   byId("one-body").hidden = !one;
@@ -165,7 +170,7 @@ function showAwait(id) {
   }
   const row = one.await;
   byId("one-title").textContent = visible(`await ${row.await_id}: task ${row.task_name}, ${row.where}`);
-  byId("one-more").textContent = visible(`${row.kind}, ${row.outcome}, ${formatNs(row.total_ns)} in all; ${row.peer ?? "no peer"}; sent ${row.sent_bytes} bytes, received ${row.recv_bytes}; trip ${one.trip} of ${Math.max(row.round_trips, one.trip)}` + (row.reasons.length ? `; ${row.reasons.join(", ")}` : ""));
+  byId("one-more").textContent = visible(`${row.kind}, ${row.outcome}, ${formatNs(row.total_ns)} in all; ${row.peer ?? "no peer"}; sent ${row.sent_bytes} bytes, received ${row.recv_bytes}; ${tripsOf(one)}` + (row.reasons.length ? `; ${row.reasons.join(", ")}` : ""));
   byId("one-stages").replaceChildren(...STAGES.filter((n) => row.stages[`${n}_ns`]).map((n) => {
     const key = make("i");
     key.style.background = `var(--${n})`;
@@ -193,7 +198,7 @@ function followHash() {
 addEventListener("hashchange", followHash);
 
 // ---- the loop's lag ----
-const CAUSES = { loop_busy_ns: "queue", runq_ns: "resume", throttled_ns: "interrupt", gil_ns: "callback", syscall_ns: "send", loop_ns: "running" };
+const CAUSES = { loop_busy_ns: "queue", runq_ns: "resume", throttled_ns: "packet", gil_ns: "callback", syscall_ns: "send", loop_ns: "running" };
 
 function drawLag() {
   if (!data.lag.length) return;
@@ -216,8 +221,8 @@ function drawLag() {
       svg.append(box);
     }
   }
-  const points = data.lag.map((s) => `${x(s.at_ns + s.width_ns / 2)},${height + 20 - (s.ready / deepest) * height}`);
-  svg.append(make("path", { d: `M${points.join("L")}`, fill: "none", stroke: color("text"), "stroke-opacity": .5 }));
+  const level = (s) => `M${x(s.at_ns)},${height + 20 - (s.ready / deepest) * height}H${x(s.at_ns + s.width_ns)}`;
+  svg.append(make("path", { d: data.lag.map(level).join(""), fill: "none", stroke: color("text"), "stroke-opacity": .5 }));
   let at = 0;
   for (const [cause, name] of Object.entries(CAUSES)) {
     svg.append(make("rect", { x: at, y: height + 30, width: 11, height: 11, fill: color(name), rx: 2 }), make("text", { x: at + 16, y: height + 40 }, cause.replace("_ns", "")));
