@@ -3,6 +3,7 @@
 PYTHON ?= /usr/bin/python3
 DEMO_ARGS ?=
 TEST_ARGS ?=
+MATRIX_ARGS ?=
 BENCH_ARGS ?=
 VM_ARGS ?=
 
@@ -12,10 +13,10 @@ OWNED := .ci/owned
 
 export PYTHON
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test vm-test vm-matrix lint bench clean
+.PHONY: help setup setup-test demo test vm-test vm-matrix lint bench test-matrix clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (Debian packages, .venv); then .venv/bin/awaitscope works
 	@$(OWNED) .ci/setup demo
@@ -45,6 +46,9 @@ lint: setup-test ## run ruff, mypy and the import contract
 bench: setup-test ## measure what tracing costs, beside the bars (needs sudo)
 	@$(OWNED) $(BIN)/python -m pytest tests/bench -m bench -s --timeout=1800 $(BENCH_ARGS)
 
+test-matrix: setup-test ## run real frameworks on every CPython of this machine (needs sudo)
+	@$(OWNED) $(BIN)/python tests/matrix.py $(MATRIX_ARGS)
+
 clean: ## remove .venv and all caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

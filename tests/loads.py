@@ -21,10 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Load:
-    """A program in tests/apps, the packages it imports, and what it must be given."""
+    """A program in tests/apps: the packages it imports, what it must be given, its arguments.
+
+    `since` is the first CPython that it runs on.
+    """
 
     packages: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    app: str = ""
+    arguments: tuple[str, ...] = ()
+    since: tuple[int, int] = (3, 9)
 
 
 LOADS = {
@@ -37,6 +43,15 @@ LOADS = {
     "websockets_both": Load(("websockets",)),
     "redis_pool": Load(("redis",), ("redis",)),
     "psycopg_tasks": Load(("psycopg[binary]",), ("dsn",)),
+}
+# those whose truth is not in noted awaits; test_ground_truth.py and test_loops.py have them, too
+OTHER_LOADS = {
+    "streams": Load(app="streams", since=(3, 11)),
+    "multiplex": Load(app="multiplex", since=(3, 11)),
+    "background_reader": Load(app="multiplex", arguments=("--reader", "task"), since=(3, 11)),
+    "two_loops": Load(app="loops", arguments=("threads",), since=(3, 11)),
+    "fork_after_start": Load(app="loops", arguments=("fork",), since=(3, 11)),
+    "eager": Load(app="loops", arguments=("eager",), since=(3, 12)),
 }
 
 

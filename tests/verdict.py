@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from exact import facts
 
 if TYPE_CHECKING:
     from tracing import Row, Traced
@@ -32,6 +34,37 @@ class Verdict:
 
 
 def verdict(trace: Traced) -> Verdict:
+    """Judge a trace by what its program told: noted awaits, or rows of unique lengths."""
+    said = _by_waits(trace) if "waits" in trace.truth else _by_rows(trace)
+    for row in trace.awaits:
+        if row["kind"] != "callback" and (row["sent_bytes"] or row["recv_bytes"]):
+            said.moving += 1
+            said.inferred += row["attribution"] == "inferred"
+            said.unattributed += row["attribution"] == "unattributed"
+    return said
+
+
+def _by_rows(trace: Traced) -> Verdict:
+    """Compare the reads of streams.py, or the answers of multiplex.py, with what was told."""
+    truth = trace.truth
+    if truth["app"] == "multiplex":
+        keys = ("task", "sent_bytes")
+        told = Counter(tuple(row[key] for key in keys) for row in truth["rows"])
+        rows = trace.awaits_at("multiplex.py", "await future")
+        found = Counter((row["task_name"], row["sent_bytes"]) for row in rows)
+    else:
+        rows = [{"tgid": truth["tgid"], **r} for r in truth["rows"] + truth["server_rows"]]
+        told = facts(rows, "task")
+        rows = trace.awaits_at("streams.py", "await reader.readexactly(HEADER")
+        found = facts(
+            rows + trace.awaits_at("streams.py", "await self.reader.readexactly("), "task_name"
+        )
+    wrong = [{"told": fact} for fact in (told - found).elements()]
+    wrong += [{"found": fact} for fact in (found - told).elements()]
+    return Verdict(noted=told.total(), wrong=wrong)
+
+
+def _by_waits(trace: Traced) -> Verdict:
     """Compare the bytes of each noted await with those of its task's rows inside it.
 
     What a library lets a task of its own do is the work of the task that created that one.
@@ -46,10 +79,6 @@ def verdict(trace: Traced) -> Verdict:
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in trace.awaits:
         rows[owner[row["task_id"]]].append(row)
-        if row["kind"] != "callback" and (row["sent_bytes"] or row["recv_bytes"]):
-            said.moving += 1
-            said.inferred += row["attribution"] == "inferred"
-            said.unattributed += row["attribution"] == "unattributed"
     for mine in rows.values():
         mine.sort(key=lambda row: row["suspend_ns"] or 0)
     for wait in truth["waits"]:
