@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from loads import LOADS, OTHER_LOADS, ROOT, Load, Peers, peers
+from coded_loads import LOADS, OTHER_LOADS, ROOT, Load, Peers, peers
 from tabulate import tabulate
 from tracing import APPS, COMMAND, Traced
 from verdict import verdict

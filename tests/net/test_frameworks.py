@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from loads import LOADS, peers
+from coded_loads import LOADS, peers
 from verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loads import Peers
+    from coded_loads import Peers
     from tracing import Tracings
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
