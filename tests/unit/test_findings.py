@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tracer.correlate.trace import Trace, open_trace
-from tracer.report.page.findings import ALONE_NS, CONNECTS, REPEATED, TOGETHER, findings
+from tracer.report.page.findings import (
+    ALONE_NS,
+    CONNECTS,
+    HIDDEN_RECEIVES,
+    REPEATED,
+    TOGETHER,
+    findings,
+)
+from tracer.system.syscalls import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "trace"
 MS = 1_000_000
 SYN_SENT, ESTABLISHED = 2, 1  # include/net/tcp_states.h
-TABLES = ("await", "task_total", "socket_state", "retransmit")
+TABLES = ("await", "task_total", "socket_state", "retransmit", "syscall", "step")
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +212,18 @@ def test_the_costliest_comes_first(trace: Trace) -> None:
     put_awaits(trace, {"total_ns": 800 * MS}, {"kind": "lock", "leaf": "l", "total_ns": 200 * MS})
     costs = [one["cost_ns"] for one in findings(trace, [hold("on_cpu", "/app/a.py:9", 500 * MS)])]
     assert costs == [500 * MS, 200 * MS]
+
+
+@pytest.mark.parametrize(
+    ("calls", "receives", "tid", "found"),
+    [(1, 0, 1, True), (0, 0, 1, False), (1, -1, 1, False), (1, 0, 2, False)],
+)
+def test_hidden_calls(trace: Trace, calls: int, receives: int, tid: int, *, found: bool) -> None:
+    """Memory calls count beside receives, in threads of loops only."""
+    put(trace, "step", id=0, tid=1)
+    for number in range(HIDDEN_RECEIVES + receives):
+        put(trace, "syscall", id=number, tid=tid, nr=NUMBER["recvfrom"], sock=7, ret=5, dur_ns=9)
+        if calls:
+            put(trace, "syscall", id=number, tid=tid, nr=NUMBER["munmap"], sock=0, ret=0, dur_ns=MS)
+    titles = [one["title"] for one in findings(trace, [])]
+    assert titles == (["1.0 hidden system calls for each receive"] if found else [])

@@ -75,6 +75,7 @@ _SLOW_NAMES = {
     87: "unlink",
     217: "getdents64",
     221: "fadvise64",
+    228: "clock_gettime",
     231: "exit_group",
     247: "waitid",
     257: "openat",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.report.blocking import culprit, culprits
+from tracer.system.syscalls import NUMBER, RECVS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ REPEATED = 10  # equal queries in a row of one task
 TOGETHER = 5  # pairs of awaits from the same two lines
 CONNECTS = 20
 CONNECTS_PER_TASK = 0.8
+HIDDEN_RECEIVES = 100
 ALONE_NS = 100_000_000
 _SHOWN = 3  # of one sort
 
@@ -51,6 +53,7 @@ def findings(trace: Trace, holds: list[Row]) -> list[Finding]:
         _connects,
         _alone,
         _retransmits,
+        _hidden_calls,
     )
     for look in looks:
         found += look(trace, total["ns"])
@@ -278,5 +281,28 @@ def _retransmits(trace: Trace, _total_ns: int) -> list[Finding]:
             "any",
             0,
             await_id=during["await_id"],
+        )
+    ]
+
+
+def _hidden_calls(trace: Trace, _total_ns: int) -> list[Finding]:
+    (row,) = trace.rows(
+        "SELECT count(*) FILTER (list_contains($memory, nr)) AS hidden,"
+        " count(*) FILTER (list_contains($recvs, nr) AND sock > 0 AND ret > 0) AS receives,"
+        " coalesce(sum(dur_ns) FILTER (list_contains($memory, nr)), 0)::BIGINT AS ns"
+        " FROM syscall WHERE tid IN (SELECT tid FROM step)",
+        memory=[NUMBER[name] for name in ("mmap", "munmap", "mremap")],
+        recvs=sorted(RECVS),
+    )
+    if row["receives"] < HIDDEN_RECEIVES or row["hidden"] < row["receives"]:
+        return []
+    return [
+        _finding(
+            f"{row['hidden'] / row['receives']:.1f} hidden system calls for each receive",
+            f"{row['hidden']:,} calls of mmap, munmap and mremap beside {row['receives']:,}"
+            f" receives in the loops' threads, {_ms(row['ns'])} in all: asyncio's receive buffer is"
+            " mapped anew each time. MALLOC_MMAP_THRESHOLD_=1048576 in the environment keeps it.",
+            f"as many as receives, of which at least {HIDDEN_RECEIVES}",
+            row["ns"],
         )
     ]
