@@ -140,17 +140,11 @@ async def run(chosen: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=list(blocks.BLOCKS))
-    parser.add_argument("--uvloop", action="store_true")
     parser.add_argument("--wait", action="store_true", help="say the pid, wait for a line")
     options = parser.parse_args()
     blocks.prepare()
     if options.wait:
         print(os.getpid(), flush=True)
         sys.stdin.readline()
-    if options.uvloop:
-        import uvloop
-
-        uvloop.run(run(options.only))
-    else:
-        asyncio.run(run(options.only))
+    asyncio.run(run(options.only))
     print(json.dumps({"app": "blockers", "blocks": FOUND}))

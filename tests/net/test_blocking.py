@@ -49,16 +49,11 @@ OUTERMOST = {
 SLACK_NS = 20_000_000
 
 
-@pytest.fixture(scope="session", params=["asyncio", "uvloop"])
-def blockers(
-    request: pytest.FixtureRequest, traced: Tracings, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Traced]:
+@pytest.fixture(scope="session")
+def blockers(traced: Tracings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     """Give the trace of a loop that is held in every way and place."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    loop = ["--uvloop"] if request.param == "uvloop" else []
     with late_names(tmp_path_factory.mktemp("names")) as around:
-        yield traced("blockers.py", *loop, around=tuple(around))
+        yield traced("blockers.py", around=tuple(around))
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +122,7 @@ def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, 
     else:
         assert row["task_id"] is None
         assert row["kind"] == "callback"
-        # uvloop calls data_received from C code, which has no name
-        assert row["name"] or place == "data_received"
+        assert row["name"]
 
 
 @pytest.mark.parametrize("place", PLACES)

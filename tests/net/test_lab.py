@@ -16,10 +16,11 @@ import pytest
 pytestmark = [pytest.mark.netns, pytest.mark.postgres]
 
 DEMOS = Path(__file__).resolve().parents[2] / "demos"
-# Says what it made, then waits to be stopped; SIGINT is reset because a shell may have ignored it.
+# Says what it made, then waits to be stopped; a shell or nohup may have had signals ignored.
 HOLD = """
 import json, os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, sys.argv[1])
 import lab
 print("setting up", flush=True)

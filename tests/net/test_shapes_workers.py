@@ -32,7 +32,8 @@ def test_pools(traced: Tracings, shape: str) -> None:
         assert work["end_ns"] < leg["t4_ns"] < leg["t5_ns"]
         assert work["queued_ns"] == work["begin_ns"] - work["given_ns"]
         run_ns = work["end_ns"] - work["begin_ns"]
-        assert work["cpu_ns"] + work["runq_ns"] + work["blocked_ns"] == run_ns
+        parts = ("cpu_ns", "runq_ns", "throttled_ns", "gil_ns", "blocked_ns")
+        assert sum(work[part] for part in parts) == run_ns
         assert work["cpu_ns"] > 0.9 * wait["cpu_ns"]
         calls = {call["name"]: call for call in work["syscalls"]}
         assert calls["clock_nanosleep"]["dur_ns"] >= 11 * MS
