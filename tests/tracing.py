@@ -68,6 +68,7 @@ SHAPES = (
     "to_thread",
     "unix",
     "wrapped",
+    "wrapped_read_in_task",
     "wrapped_reader",
     "write_only",
     "yield",

@@ -10,35 +10,49 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truth import answering, peer, receive, together, wait
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
 
 async def read_in_task() -> dict[str, Any]:
-    """Let add_reader set a future; the task itself calls recv after it resumed."""
+    """Let add_reader set an event; the task itself calls recv after it resumed."""
+    return await _read_in_task("read_in_task", asyncio.Event.wait)
+
+
+async def wrapped_read_in_task() -> dict[str, Any]:
+    """Wait for that event through wait_for, as psycopg does: up to 3.11 in a task of its own."""
+
+    async def patiently(event: asyncio.Event) -> None:
+        await asyncio.wait_for(event.wait(), 5)
+
+    return await _read_in_task("wrapped_read_in_task", patiently)
+
+
+async def _read_in_task(
+    name: str, readable: Callable[[asyncio.Event], Awaitable[Any]]
+) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     rounds = [(1000 + call, 5000 + 7 * call) for call in range(7)]
     port = peer(answering(*rounds))
-
-    def set_once(readable: asyncio.Future[None]) -> None:
-        if not readable.done():
-            readable.set_result(None)
 
     async def subject() -> None:
         sock = socket.create_connection(("127.0.0.1", port))
         sock.setblocking(False)
         for call, (sent, answer) in enumerate(rounds):
-            readable: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(sock, set_once, readable)
+            event = asyncio.Event()
+            loop.add_reader(sock, event.set)
             with wait("readable", call=call, sent_bytes=sent, recv_bytes=answer):
                 sock.send(b"q" * sent)
-                await readable
+                await readable(event)
             sock.recv(65536)
             loop.remove_reader(sock)
         sock.close()
 
-    await together(read_in_task=subject())
+    await together(**{name: subject()})
     return {"count": len(rounds)}
 
 
@@ -168,4 +182,4 @@ async def busy() -> dict[str, Any]:
     return {"count": 1, "spin": spin, "answer_sent_ns": shared[1]}
 
 
-SHAPES = (read_in_task, shared_recv, protocol_callback, unix, busy)
+SHAPES = (read_in_task, wrapped_read_in_task, shared_recv, protocol_callback, unix, busy)

@@ -43,7 +43,7 @@ async def several(port: int, context: ssl.SSLContext, calls: int) -> None:
 
 async def main(certificate: str, tasks: int = 8, calls: int = 11) -> None:
     """Let each task have a connection."""
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_side.load_cert_chain(certificate)
     server_side.num_tickets = 0  # they would come with a client's first answer
     client_side = ssl.create_default_context(cafile=certificate)

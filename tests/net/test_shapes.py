@@ -109,9 +109,10 @@ def test_several_trips(traced: Tracings) -> None:
         assert {proof["ret"] for proof in send["evidence"]} == {sent}
 
 
-def test_read_in_task(traced: Tracings) -> None:
+@pytest.mark.parametrize("shape", ["read_in_task", "wrapped_read_in_task"])
+def test_read_in_task(traced: Tracings, shape: str) -> None:
     """A receive that the task makes itself after it resumed belongs to the row just ended."""
-    trace = traced("shapes.py", "read_in_task")
+    trace = traced("shapes.py", shape)
     for row, wait in zip(subjects(trace), trace.truth["waits"], strict=True):
         check_round_trip(trace, row, wait)
         assert row["reasons"] == ["read_in_task"]

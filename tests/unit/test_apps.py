@@ -26,6 +26,7 @@ SHAPES = {
     "several_recvs": 1,
     "several_trips": 1,
     "read_in_task": 7,
+    "wrapped_read_in_task": 7,
     "shared_recv": 2,
     "protocol_callback": 0,
     "unix": 7,

@@ -302,7 +302,10 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     own_first = (own_sends < 0) | (
         take(call["ts_ns"], own) < take(call["ts_ns"], own_sends, 1 << 62)
     )
-    in_task = from_reader & (own >= 0) & own_first & (received < 0) & (accepted < 0)
+    # or after a task of wait_for's that such a callback woke
+    wrapped = (link >= 0) & over & ~by_callback & _is_of(leaf, _WRAPPING)
+    wrapped &= (take(runs.callback, behind) >= 0) & (take(runs.wake, behind, 1) == 0)
+    in_task = (from_reader | wrapped) & (own >= 0) & own_first & (received < 0) & (accepted < 0)
 
     # a later call that is the true one may be among what was lost up to the wake
     received, accepted, written, connected = (
@@ -345,7 +348,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         root=lean(waker),
         root_ns=wake,
         link=lean(link),
-        began=lean(np.where(hop & (by == BY_RECV), behind, waker)),
+        began=lean(np.where((hop | (wrapped & in_task)) & (by == BY_RECV), behind, waker)),
         call=lean(chosen),
         call_run=lean(take(calls.run, chosen)),
         sock=take(call["sock"], chosen, 0),
