@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.correlate.words import STAGES
-from tracer.report.steps import steps_document
+from tracer.report.steps import explain, leg_of
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
@@ -36,9 +36,8 @@ def swimlane(trace: Trace, row: Row, trip: int | None = None) -> dict[str, Any]:
         stages: name, start_ns, end_ns of each stage that is known and took time.
 
     """
-    document = steps_document(trace, row, trip)
-    legs = trace.rows('SELECT * FROM "leg" WHERE await_id = ? ORDER BY trip', row["await_id"])
-    leg = legs[-1 if trip is None else trip - 1]
+    leg = leg_of(trace, row, trip)
+    document = explain(trace, row, leg)
     steps = {step["step"]: step for step in document["steps"]}
     return {
         "await": row,
@@ -46,13 +45,22 @@ def swimlane(trace: Trace, row: Row, trip: int | None = None) -> dict[str, Any]:
         "start_ns": leg["t0_ns"],
         "end_ns": leg["t8_ns"],
         "lanes": [
-            {"lane": lane, "spans": [_span(steps[n]) for n in numbers if _is_timed(steps[n])]}
-            for lane, numbers in LANES.items()
+            {"lane": lane["lane"], "spans": [_span(steps[n]) for n in lane["steps"]]}
+            for lane in timed_lanes(document)
         ],
         "stages": stage_spans(leg),
         "notes": document["notes"],
         "observed_order": document["observed_order"],
     }
+
+
+def timed_lanes(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each lane with the numbers of its steps that have a begin and an end."""
+    timed = {step["step"] for step in document["steps"] if _is_timed(step)}
+    return [
+        {"lane": lane, "steps": [n for n in numbers if n in timed]}
+        for lane, numbers in LANES.items()
+    ]
 
 
 def stage_spans(leg: Row) -> list[dict[str, Any]]:

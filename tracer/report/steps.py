@@ -100,12 +100,21 @@ def choose(trace: Trace, await_id: int | None, task: str | None) -> Row:
 
 def steps_document(trace: Trace, row: Row, trip: int | None = None) -> dict[str, Any]:
     """Return the contract's document for one await; `trip` counts from 1, the last by default."""
+    return explain(trace, row, leg_of(trace, row, trip))
+
+
+def leg_of(trace: Trace, row: Row, trip: int | None = None) -> Row:
+    """Return a trip of an await, the last by default; Usage if it has no such."""
     legs = trace.rows('SELECT * FROM "leg" WHERE await_id = ? ORDER BY trip', row["await_id"])
     if not legs:
         raise Usage(f"await {row['await_id']} belongs to no task: it has no steps", None)
     if trip is not None and not 1 <= trip <= len(legs):
         raise Usage(f"await {row['await_id']} has {len(legs)} trips", "--trip 1 is the first")
-    leg = legs[-1 if trip is None else trip - 1]
+    return legs[-1 if trip is None else trip - 1]
+
+
+def explain(trace: Trace, row: Row, leg: Row) -> dict[str, Any]:
+    """Return the contract's document for one trip of an await."""
     return _Explainer(trace, row, leg).document()
 
 

@@ -10,11 +10,11 @@ from tracer.errors import Usage
 from tracer.report.awaits import await_rows
 from tracer.report.blocking import blocking_rows, culprits
 from tracer.report.info import info_document
-from tracer.report.lanes import swimlane
+from tracer.report.lanes import stage_spans, timed_lanes
 from tracer.report.page.findings import findings
 from tracer.report.page.lines import line_rows
 from tracer.report.page.spans import timeline_document
-from tracer.report.steps import choose, steps_document
+from tracer.report.steps import choose, explain, leg_of
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
@@ -69,7 +69,8 @@ def page_document(trace: Trace) -> dict[str, Any]:
 
 def _totals(trace: Trace) -> dict[str, Any]:
     sums = ", ".join(
-        f"coalesce(sum({name}), 0)::BIGINT AS {name}" for name in (*_stage_columns(), *LAG)
+        f"coalesce(sum({name}), 0)::BIGINT AS {name}"
+        for name in (*(f"{stage}_ns" for stage in STAGES), *LAG)
     )
     (row,) = trace.rows(
         f"SELECT count(*) AS awaits, coalesce(sum(total_ns), 0)::BIGINT AS total_ns, {sums},"
@@ -92,10 +93,6 @@ def _totals(trace: Trace) -> dict[str, Any]:
         "stages": {name: row[f"{name}_ns"] for name in STAGES},
         "lag": {name.removesuffix("_ns"): row[name] for name in LAG},
     }
-
-
-def _stage_columns() -> list[str]:
-    return [f"{name}_ns" for name in STAGES]
 
 
 def verdict(totals: dict[str, Any], holds: list[Row]) -> str:
@@ -198,22 +195,19 @@ def _explained(trace: Trace, lines: list[Row], found: list[dict[str, Any]]) -> d
         (row,) = await_rows(trace, await_id=await_id)
         if row["task_id"] is None:
             continue
-        steps = steps_document(trace, row)
-        lanes = swimlane(trace, row)
+        leg = leg_of(trace, row)
+        steps = explain(trace, row, leg)
         documents[str(await_id)] = {
             "await": row,
             "steps": steps["steps"],
             "order": steps["observed_order"],
             "notes": steps["notes"],
             "insight": steps["insight"],
-            "start_ns": lanes["start_ns"],
-            "end_ns": lanes["end_ns"],
-            "trip": lanes["trip"],
-            "stages": lanes["stages"],
-            "lanes": [
-                {"lane": lane["lane"], "steps": [span["step"] for span in lane["spans"]]}
-                for lane in lanes["lanes"]
-            ],
+            "start_ns": leg["t0_ns"],
+            "end_ns": leg["t8_ns"],
+            "trip": leg["trip"],
+            "stages": stage_spans(leg),
+            "lanes": timed_lanes(steps),
         }
     return documents
 
