@@ -15,6 +15,7 @@ from tracer.cli.output import (
     emit,
     format_bytes,
     format_ns,
+    format_place,
     format_share,
     output_options,
 )
@@ -23,10 +24,6 @@ from tracer.correlate.words import KINDS, STAGES
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-
-def _short(value: str | None) -> str:
-    return "/".join(value.split("/")[-2:]) if value else ABSENT
 
 
 def _longest(stages: dict[str, Any]) -> str:
@@ -57,7 +54,7 @@ def await_columns(kind: str | None = None) -> Sequence[Column]:
         Column("await_id", "await", right=True),
         Column("task_name", "task", least=10),
         Column("kind", "kind"),
-        Column("where", "where", _short, least=16, fit=tail),
+        Column("where", "where", format_place, least=16, fit=tail),
         Column("total_ns", "total", format_ns, right=True),
         *(Column(f"stages.{n}_ns", n, format_ns, right=True, rank=2) for n in STAGES),
         Column("stages", "longest stage", _longest, instead=2),
@@ -71,7 +68,7 @@ def await_columns(kind: str | None = None) -> Sequence[Column]:
 def group_columns(by: str) -> Sequence[Column]:
     """Return the columns of a grouped table."""
     return (
-        Column("group", by, _short if by == "where" else None, least=16, fit=tail),
+        Column("group", by, format_place if by == "where" else None, least=16, fit=tail),
         Column("count", "count", right=True),
         *(Column(f"total_ns.{q}", q, format_ns, right=True) for q in ("p50", "p95", "p99", "max")),
         *(Column(f"stages.{n}", n, format_share, right=True, rank=1) for n in STAGES),

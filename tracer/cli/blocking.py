@@ -8,16 +8,21 @@ import click
 
 from tracer.cli.fit import tail
 from tracer.cli.open import opened, trace_argument
-from tracer.cli.output import ABSENT, Column, Output, emit, format_ns, output_options, table
+from tracer.cli.output import (
+    ABSENT,
+    Column,
+    Output,
+    emit,
+    format_ns,
+    format_place,
+    output_options,
+    table,
+)
 from tracer.correlate.words import LONG_HOLD_NS
 from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def _place(value: str | None) -> str:
-    return "/".join(value.split("/")[-2:]) if value else ABSENT
 
 
 def _calls(value: list[dict[str, Any]]) -> str:
@@ -39,7 +44,7 @@ _COLUMNS = (
     Column("dur_ns", "held", format_ns, right=True),
     Column("cause", "cause"),
     Column("who", "who", least=10),
-    Column("where", "where", _place, least=16, fit=tail),
+    Column("where", "where", format_place, least=16, fit=tail),
     Column("on_cpu_ns", "on CPU", format_ns, right=True, rank=2),
     Column("syscall_ns", "blocked", format_ns, right=True, rank=2),
     Column("gil_ns", "GIL", format_ns, right=True, rank=3),
@@ -49,7 +54,7 @@ _COLUMNS = (
     Column("delayed_awaits", "delayed", right=True),
 )
 _CULPRITS = (
-    Column("culprit", "culprit", _place, least=16, fit=tail),
+    Column("culprit", "culprit", format_place, least=16, fit=tail),
     Column("cause", "cause"),
     Column("count", "times", right=True, rank=1),
     Column("dur_ns", "held in all", format_ns, right=True),

@@ -19,7 +19,7 @@ import click
 
 from tracer.cli.fit import fit, head
 from tracer.report.flat import flat_row, plain
-from tracer.report.text import printable
+from tracer.report.text import printable, short_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -227,6 +227,11 @@ def _three_digits(value: float) -> str:
     if size >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if size >= 9.995 or size < 0.95 else f"{value:.2f}"
+
+
+def format_place(where: str | None) -> str:
+    """Show a source line by its folder, file and number: `app/db.py:36`."""
+    return short_place(where) if where else ABSENT
 
 
 def format_bytes(value: float | None) -> str:

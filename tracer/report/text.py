@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def short_place(where: str) -> str:
+    """Return a source line by its folder, file and number."""
+    return "/".join(where.split("/")[-2:])
+
+
 def printable(text: str) -> str:
     r"""Return a text in one line without what acts on a terminal: such characters as `\x1b`.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.report.blocking import culprit, culprits
+from tracer.report.text import short_place
 from tracer.system.syscalls import NUMBER, RECVS
 
 if TYPE_CHECKING:
@@ -72,10 +73,6 @@ def _awaits(count: int) -> str:
     return "1 await" if count == 1 else f"{count} awaits"
 
 
-def _short(where: str) -> str:
-    return "/".join(where.split("/")[-2:])
-
-
 def _finding(title: str, text: str, threshold: str, cost_ns: int, **evidence: Any) -> Finding:  # noqa: ANN401
     about = {"await_id": None, "where": None, **evidence}
     return {"title": title, "text": text, "threshold": threshold, "cost_ns": cost_ns, **about}
@@ -97,7 +94,7 @@ def _held(holds: list[Row], total_ns: int) -> list[Finding]:
         worst = max(mine, key=lambda hold: hold["delayed_ns"])
         found.append(
             _finding(
-                f"The loop was held by {_short(who)}",
+                f"The loop was held by {short_place(who)}",
                 f"{_times(one['count'])}, {_ms(one['dur_ns'])} in all, at most"
                 f" {_ms(one['max_ns'])} ({one['cause']}): {_awaits(one['delayed_awaits'])} waited"
                 f" {_ms(one['delayed_ns'])} for it.",
@@ -122,7 +119,7 @@ def _in_line(trace: Trace, total_ns: int) -> list[Finding]:
     )
     return [
         _finding(
-            f"Tasks wait in line at {_short(row['where'])}",
+            f"Tasks wait in line at {short_place(row['where'])}",
             f"{_awaits(row['count'])} on a {row['kind']} ({row['leaf']}), {_ms(row['ns'])} in all,"
             f" at most {_ms(row['max_ns'])}: a pool that is too small waits like this, and so"
             " does a worker that has nothing to do.",
@@ -188,7 +185,7 @@ def _repeated(trace: Trace, _total_ns: int) -> list[Finding]:
     )
     return [
         _finding(
-            f"Candidate for one query instead of many: {_short(row['where'])}",
+            f"Candidate for one query instead of many: {short_place(row['where'])}",
             f"{row['tasks']} times a task sent {row['bytes']} bytes from this line again and"
             f" again, up to {row['longest']} in a row; {row['all_']} round trips,"
             f" {_ms(row['ns'])} in all.",
@@ -213,7 +210,7 @@ def _together(trace: Trace, _total_ns: int) -> list[Finding]:
     )
     return [
         _finding(
-            f"Candidate for gather: {_short(row['before'])} and {_short(row['where'])}",
+            f"Candidate for gather: {short_place(row['before'])} and {short_place(row['where'])}",
             f"{row['count']} times a task awaited one and then the other, over different"
             f" connections; together they could save up to {_ms(row['ns'])}, if the second does not"
             " need the first's result.",

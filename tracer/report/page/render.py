@@ -16,6 +16,7 @@ from tracer import __version__
 from tracer.correlate.words import STAGES
 from tracer.report.colors import STAGE_COLORS
 from tracer.report.flat import plain
+from tracer.report.text import short_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,7 @@ def format_ns(value: float | None) -> str:
 
 def place(where: str | None) -> str:
     """Show a source line by its last two parts."""
-    return "/".join(visible(where).split("/")[-2:]) if where else "–"
+    return short_place(visible(where)) if where else "–"
 
 
 def visible(text: object) -> str:
