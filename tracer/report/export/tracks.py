@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracer.correlate.words import STAGES
 from tracer.report.info import targets
+from tracer.report.intervals import HANDLERS, ON_CPU, SOFTIRQS, STAGE_SPANS, THREAD_NAMES
 from tracer.system.syscalls import name_of
 
 if TYPE_CHECKING:
@@ -198,21 +198,17 @@ def _on_threads(trace: Trace) -> Iterator[Slice]:
 
 def _on_tasks(trace: Trace) -> Iterator[Slice]:
     """Awaits with their stages inside; those of no task on lanes of their process."""
-    stages = ", ".join(
-        f"{{'stage': '{n}', 'at': t{k}_ns, 'ns': {n}_ns}}" for k, n in enumerate(STAGES)
-    )
     found = _stream(
         trace,
         f"""
-        SELECT task_id, start_ns, end_ns, 0 AS depth, kind, "where", await_id, tgid
+        SELECT task_id, start_ns, end_ns, 0 AS depth, kind, "where", await_id
           FROM "await" WHERE task_id IS NOT NULL
         UNION ALL
-        SELECT task_id, s.at, s.at + s.ns, 1, s.stage, NULL, await_id, tgid
-          FROM (SELECT await_id, unnest([{stages}]) AS s FROM leg) JOIN "await" a USING (await_id)
-         WHERE s.ns > 0 AND task_id IS NOT NULL
+        SELECT task_id, s.start_ns, s.end_ns, 1, s.stage, NULL, await_id
+          FROM ({STAGE_SPANS}) s JOIN "await" USING (await_id) WHERE task_id IS NOT NULL
         ORDER BY 1, 2, 4, 3 DESC""",
     )
-    for task_id, start, end, depth, name, where, await_id, _tgid in found:
+    for task_id, start, end, depth, name, where, await_id in found:
         track = track_id(TASK, task_id)
         facts = {"await_id": await_id}
         if depth:
@@ -252,38 +248,26 @@ def _running(trace: Trace) -> Iterator[Slice]:
     """Who was on each CPU: from one stretch off it to the next."""
     found = _stream(
         trace,
-        """
-        WITH on_cpu AS (
-          SELECT tid, in_cpu AS cpu, ts_ns + dur_ns AS start_ns,
-                 lead(ts_ns) OVER (PARTITION BY tid ORDER BY ts_ns) AS end_ns FROM off_cpu
-           WHERE flags & 8 = 0),
-        named AS (SELECT tid, arg_max(comm, ts_ns) AS comm FROM thread GROUP BY tid)
-        SELECT cpu, start_ns, end_ns, comm, tid FROM on_cpu LEFT JOIN named USING (tid)
-         WHERE end_ns > start_ns ORDER BY 1, 2, 3 DESC""",
+        f"""
+        SELECT cpu, start_ns, end_ns, comm, tid
+          FROM ({ON_CPU}) LEFT JOIN ({THREAD_NAMES}) USING (tid) ORDER BY 1, 2, 3 DESC""",
     )
     for cpu, start, end, comm, tid in found:
         yield Slice(track_id(CPU, cpu), comm or str(tid), "running", start, end, {"tid": tid})
 
 
 def _interrupts(trace: Trace) -> Iterator[Slice]:
-    """Interrupts, softirqs, and the moments at which packets made a socket readable.
-
-    A softirq is drawn up to its last poll or packet: its own end is not recorded.
-    """
+    """Interrupts, softirqs, and the moments at which packets made a socket readable."""
     found = _stream(
         trace,
         f"""
-        SELECT cpu, irq_ns AS start_ns, irq_ns + handler_ns AS end_ns, 'irq ' || irq AS name,
-               'interrupt' AS category, NULL AS bytes, NULL AS sock, [] AS arrows
-          FROM napi_poll WHERE irq_ns > 0 GROUP BY ALL
+        SELECT cpu, start_ns, end_ns, 'irq ' || irq AS name, 'interrupt' AS category,
+               NULL AS bytes, NULL AS sock, [] AS arrows FROM ({HANDLERS})
         UNION ALL
         SELECT cpu, ts_ns, ts_ns + handler_ns, 'irq ' || irq, 'interrupt', NULL, NULL, []
           FROM tx_interrupt
         UNION ALL
-        SELECT cpu, softirq_ns, max(ts_ns), 'NET_RX', 'softirq', NULL, NULL, [] FROM (
-          SELECT cpu, softirq_ns, ts_ns FROM napi_poll WHERE softirq_ns > 0 UNION ALL
-          SELECT cpu, ts_ns - softirq_age_ns, ts_ns FROM receive WHERE softirq_age_ns > 0)
-         GROUP BY cpu, softirq_ns
+        SELECT cpu, start_ns, end_ns, 'NET_RX', 'softirq', NULL, NULL, [] FROM ({SOFTIRQS})
         UNION ALL
         SELECT cpu, ts_ns, ts_ns, 'packet', 'packet', len_bytes, sock, coalesce(arrows, [])
           FROM receive LEFT JOIN (

@@ -1,8 +1,8 @@
 """The page's timeline: lanes of spans, as small as they can be told.
 
-Times are ns since the trace's start. Above a limit the awaits that are shown are the slowest, those
-that a hold delayed, and an unbiased sample of the rest (by a hash of their number); the page says
-how many. Spans that would be thinner than a pixel at full zoom out are kept: zooming shows them.
+Times are ns since the trace's start. Above a limit the awaits that are shown are the slowest and an
+unbiased sample of the rest (by a hash of their number); the page says how many. Spans that would be
+thinner than a pixel at full zoom out are kept: zooming shows them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.correlate.words import STAGES
+from tracer.report.intervals import HANDLERS, ON_CPU, SOFTIRQS, STAGE_SPANS, THREAD_NAMES
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
@@ -116,9 +117,6 @@ def _loops(trace: Trace, lanes: Lanes) -> list[str]:
 def _tasks(trace: Trace, lanes: Lanes) -> list[str]:
     (count,) = trace.rows('SELECT count(*) AS n FROM "await" WHERE task_id IS NOT NULL')
     keep = max(1, -(-count["n"] // (MOST_AWAITS // 2)))
-    stages = ", ".join(
-        f"{{'kind': '{n}', 'start_ns': t{k}_ns, 'ns': {n}_ns}}" for k, n in enumerate(STAGES)
-    )
     trace.connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE shown AS
@@ -136,11 +134,11 @@ def _tasks(trace: Trace, lanes: Lanes) -> list[str]:
     )
     rows = trace.rows(
         f"""
-        SELECT a.task_id, a.task_name, a.coroutine, a.await_id, a.start_ns AS since,
-               s.kind, s.start_ns, s.start_ns + s.ns AS end_ns, a."where" AS name
-          FROM (SELECT await_id, unnest([{stages}]) AS s FROM leg) JOIN shown USING (await_id)
+        SELECT a.task_id, a.task_name, a.coroutine, a.await_id,
+               s.stage AS kind, s.start_ns, s.end_ns, a."where" AS name
+          FROM ({STAGE_SPANS}) s JOIN shown USING (await_id)
           JOIN "await" a USING (await_id) JOIN lane_of ON lane_of.task_id = a.task_id
-         WHERE s.ns > 0 ORDER BY a.task_id, s.start_ns"""
+         ORDER BY a.task_id, s.start_ns"""
     )
     by_task: dict[int, list[Row]] = {}
     for row in rows:
@@ -175,17 +173,12 @@ def _cpus(trace: Trace, lanes: Lanes) -> list[str]:
         lanes,
         "CPU",
         "interrupts, softirqs and packets",
-        """
+        f"""
         SELECT cpu AS lane, 'CPU ' || cpu || ' interrupts' AS title, start_ns, end_ns, kind, name
           FROM (
-            SELECT cpu, softirq_ns AS start_ns, max(ts_ns) AS end_ns, 'softirq' AS kind,
-                   'NET_RX' AS name FROM (
-              SELECT cpu, softirq_ns, ts_ns FROM napi_poll WHERE softirq_ns > 0 UNION ALL
-              SELECT cpu, ts_ns - softirq_age_ns, ts_ns FROM receive WHERE softirq_age_ns > 0)
-             GROUP BY cpu, softirq_ns
+            SELECT cpu, start_ns, end_ns, 'softirq' AS kind, 'NET_RX' AS name FROM ({SOFTIRQS})
             UNION ALL
-            SELECT DISTINCT cpu, irq_ns, irq_ns + handler_ns, 'interrupt', 'irq ' || irq
-              FROM napi_poll WHERE irq_ns > 0
+            SELECT cpu, start_ns, end_ns, 'interrupt', 'irq ' || irq FROM ({HANDLERS})
             UNION ALL
             SELECT cpu, ts_ns, ts_ns, 'packet', len_bytes || ' bytes' FROM receive)""",
     )
@@ -198,15 +191,9 @@ def _others(trace: Trace, lanes: Lanes) -> list[str]:
         lanes,
         "thread",
         "stretches of other threads on a CPU",
-        """
-        WITH named AS (
-          SELECT tid, arg_max(comm, ts_ns) AS comm FROM thread
-           WHERE tid NOT IN (SELECT tid FROM step) GROUP BY tid),
-        stretch AS (
-          SELECT tid, ts_ns + dur_ns AS start_ns,
-                 lead(ts_ns) OVER (PARTITION BY tid ORDER BY ts_ns) AS end_ns, in_cpu
-            FROM off_cpu WHERE flags & 8 = 0)
+        f"""
         SELECT tid AS lane, comm || ' ' || tid AS title, start_ns, end_ns, 'running' AS kind,
-               'on CPU ' || in_cpu AS name
-          FROM stretch JOIN named USING (tid) WHERE end_ns > start_ns""",
+               'on CPU ' || cpu AS name
+          FROM ({ON_CPU}) JOIN ({THREAD_NAMES}) USING (tid)
+         WHERE tid NOT IN (SELECT tid FROM step)""",
     )
