@@ -7,6 +7,7 @@ Exit code 1 if a kernel of a release is wrong. sid's kernel only warns: its vers
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def tell(line: str) -> None:
 
 def main() -> int:
     """Look at each machine in turn."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     found, failed = {}, False
     for machine in MACHINES:
         name = f"{machine.kernel}'s kernel, {machine.userland}'s userland"
