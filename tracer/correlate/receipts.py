@@ -61,8 +61,12 @@ def receipts_of(
     order = recvs[np.lexsort((call["ts_ns"][recvs], call["sock"][recvs]))]
     sock = call["sock"][order]
     woke = np.isin(order, np.concatenate([wakes.call[by_recv], wakes.of_lost]))
-    asker = _askers(events, calls, sus, wakes, order, woke)
-    reader = _readers(events, calls, sus, wakes, order, woke)
+    sends = calls.sends
+    sent_last = take(
+        sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, call["ts_ns"][order])
+    )
+    asker = _askers(events, calls, sus, wakes, order, woke, sent_last)
+    reader = _readers(events, calls, sus, wakes, order, woke, sent_last)
     found = np.flatnonzero((asker >= 0) & (reader < 0))
     # who was awake because of this very socket reads all that is there
     told = (wakes.by == BY_RECV)[asker[found]] & (wakes.sock[asker[found]] == sock[found])
@@ -97,9 +101,9 @@ def receipts_of(
     in_step = take(runs.step, calls.run[rest]) >= 0
     received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
     in_callback = take(runs.callback, calls.run[rest]) >= 0
-    nobody = _nobodys(events, runs, calls, rest)
+    unowned = _nobodys(events, runs, calls, np.concatenate([rest, sends]))
+    nobody, orphans = unowned[: len(rest)], unowned[len(rest) :]
 
-    sends = calls.sends
     by_step = take(runs.step, calls.run[sends]) >= 0
     sent = sum_by(
         np.where(by_step, of_run.find(calls.run[sends]), -1), call["ret"][sends], sus.count
@@ -108,7 +112,6 @@ def receipts_of(
     owner, left_over = _callback_send_owner(events, calls, sus, wakes, later)
     buffered = sum_by(np.where(left_over, owner, -1), call["ret"][later], sus.count)
     sent += sum_by(owner, call["ret"][later], sus.count)
-    orphan_sends = sends[_nobodys(events, runs, calls, sends)]
     return Receipts(
         sent=lean(sent),
         received=lean(received),
@@ -118,7 +121,7 @@ def receipts_of(
         buffered=lean(buffered),
         loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
         loose_sends=later[owner < 0],
-        lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], orphan_sends]),
+        lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], sends[orphans]]),
     )
 
 
@@ -140,7 +143,13 @@ def _nobodys(events: Events, runs: Runs, calls: Calls, rows: Ints) -> Bools:
 
 
 def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
-    events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, order: Ints, woke: Bools
+    events: Events,
+    calls: Calls,
+    sus: Suspensions,
+    wakes: Wakes,
+    order: Ints,
+    woke: Bools,
+    last: Ints,
 ) -> Ints:
     """Return the suspension of the last sender for receives that nobody waited for, else -1.
 
@@ -151,6 +160,7 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
         wakes: how they ended.
         order: receives sorted by socket, time.
         woke: which of them woke somebody.
+        last: the last send on the socket before each, -1 for none.
 
     """
     call, n = events["syscall"], len(order)
@@ -164,8 +174,6 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     places = np.where(woke, np.arange(n), n)
     after = np.minimum.accumulate(places[::-1])[::-1] if n else places
     after = np.where(take(sock, np.where(after < n, after, -1)) == sock, after, n)
-    sends = calls.sends
-    last = take(sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, ts))
     asker = np.where(last >= 0, Keys(sus.run).find(take(calls.run, last)), -1)
     going_on = (take(sus.begin, asker, _NEVER) <= ts) & (take(sus.resume, asker) > ts)
     unasked = ~woke & (since[after] > ts) & (take(sus.group, asker) != group[after])
@@ -174,16 +182,21 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
 
 
 def _readers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
-    events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, order: Ints, woke: Bools
+    events: Events,
+    calls: Calls,
+    sus: Suspensions,
+    wakes: Wakes,
+    order: Ints,
+    woke: Bools,
+    last: Ints,
 ) -> Ints:
     """Return the suspension that just ended for receives that its task made itself, else -1.
 
     It was woken by the same socket, and has not sent there since. See _askers for the arguments.
     """
-    call, sends = events["syscall"], calls.sends
-    run, sock, ts = calls.run[order], call["sock"][order], call["ts_ns"][order]
+    call = events["syscall"]
+    run, sock = calls.run[order], call["sock"][order]
     ended = np.where(run >= 0, Keys(sus.next_run).find(run), -1)
-    last = take(sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, ts))
     fresh = take(call["ts_ns"], last) >= take(sus.resume, ended)
     fits = ~woke & (ended >= 0) & (take(wakes.by, ended) == BY_RECV) & ~fresh
     return np.where(fits & (take(wakes.sock, ended) == sock), ended, -1)
