@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import struct
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,30 @@ if TYPE_CHECKING:
 
 STRIDE = 600
 _SERIAL = count()
+_HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer
 
 
 def lengths() -> tuple[int, int]:
     """Return the lengths of the next request and of its answer, which no other call has."""
     serial = next(_SERIAL)
     return 1000 + STRIDE * serial, 1200 + STRIDE * (serial * 89 % 397)
+
+
+def request(sent: int, recv: int) -> bytes:
+    """Return a request of so many bytes to `serve`, for an answer of so many."""
+    return _HEADER.pack(sent, recv).ljust(sent, b"q")
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each request with as many bytes as it asks for."""
+    while True:
+        try:
+            length, answer = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+        except asyncio.IncompleteReadError:
+            break
+        await reader.readexactly(length - _HEADER.size)
+        writer.write(b"a" * answer)
+    writer.close()
 
 
 async def together(named: dict[str, Coroutine[Any, Any, Any]]) -> list[Any]:

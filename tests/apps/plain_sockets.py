@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import os
 import socket
-import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,7 @@ from typing import Any
 import coded
 from truth import wait
 
-HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer
 DATAGRAMS = itertools.count()
-
-
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request with as many bytes as it asks for."""
-    while True:
-        try:
-            length, answer = HEADER.unpack(await reader.readexactly(HEADER.size))
-        except asyncio.IncompleteReadError:
-            break
-        await reader.readexactly(length - HEADER.size)
-        writer.write(b"a" * answer)
-    writer.close()
 
 
 async def by_sock_calls(port: int, calls: int) -> None:
@@ -43,7 +29,7 @@ async def by_sock_calls(port: int, calls: int) -> None:
         for _ in range(calls):
             sent, recv = coded.lengths()
             with wait("sock_call", sent=sent, recv=recv):
-                await loop.sock_sendall(sock, HEADER.pack(sent, recv).ljust(sent, b"q"))
+                await loop.sock_sendall(sock, coded.request(sent, recv))
                 left = recv
                 while left:
                     left -= len(await loop.sock_recv(sock, left))
@@ -55,7 +41,7 @@ async def by_unix(path: str, calls: int) -> None:
     for _ in range(calls):
         sent, recv = coded.lengths()
         with wait("unix", sent=sent, recv=recv):
-            writer.write(HEADER.pack(sent, recv).ljust(sent, b"q"))
+            writer.write(coded.request(sent, recv))
             await reader.readexactly(recv)
     writer.close()
 
@@ -101,13 +87,13 @@ async def by_datagrams(address: tuple[str, int], calls: int) -> None:
 async def main(tasks: int = 5, calls: int = 7) -> None:
     """Run some tasks of each kind at once."""
     loop = asyncio.get_running_loop()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(coded.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     echo, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
     address = echo.get_extra_info("sockname")
     with tempfile.TemporaryDirectory() as folder:
         path = os.fspath(Path(folder) / "socket")
-        unix = await asyncio.start_unix_server(serve, path)
+        unix = await asyncio.start_unix_server(coded.serve, path)
         named = {}
         for n in range(tasks):
             named[f"sock-{n}"] = by_sock_calls(port, calls)

@@ -8,24 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import struct
 
 import coded
 from truth import wait
-
-HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer
-
-
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request with as many bytes as it asks for."""
-    while True:
-        try:
-            length, answer = HEADER.unpack(await reader.readexactly(HEADER.size))
-        except asyncio.IncompleteReadError:
-            break
-        await reader.readexactly(length - HEADER.size)
-        writer.write(b"a" * answer)
-    writer.close()
 
 
 async def several(port: int, context: ssl.SSLContext, calls: int) -> None:
@@ -36,7 +21,7 @@ async def several(port: int, context: ssl.SSLContext, calls: int) -> None:
     for _ in range(calls):
         sent, recv = coded.lengths()
         with wait("call", sent=sent, recv=recv):
-            writer.write(HEADER.pack(sent, recv).ljust(sent, b"q"))
+            writer.write(coded.request(sent, recv))
             await reader.readexactly(recv)
     writer.close()
 
@@ -47,7 +32,7 @@ async def main(certificate: str, tasks: int = 8, calls: int = 11) -> None:
     server_side.load_cert_chain(certificate)
     server_side.num_tickets = 0  # they would come with a client's first answer
     client_side = ssl.create_default_context(cafile=certificate)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
+    server = await asyncio.start_server(coded.serve, "127.0.0.1", 0, ssl=server_side)
     port = server.sockets[0].getsockname()[1]
     await coded.together({f"tls-{n:02d}": several(port, client_side, calls) for n in range(tasks)})
     server.close()
