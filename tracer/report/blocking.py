@@ -30,7 +30,7 @@ _KEYS = (
     "tid",
 )
 # a task is ready from here on: its data, its deadline or its waking is there
-_READY = "coalesce(t4_ns, t5_ns, t6_ns, t7_ns)"
+READY = "coalesce(t4_ns, t5_ns, t6_ns, t7_ns)"
 
 
 def blocking_rows(trace: Trace, over_ns: int) -> list[Row]:
@@ -134,7 +134,7 @@ def _delays(trace: Trace) -> dict[int, list[Row]]:
     rows = trace.rows(
         f"""
         WITH ready AS (
-          SELECT await_id, tid, {_READY} AS ready_ns, t8_ns FROM leg WHERE {_READY} < t8_ns)
+          SELECT await_id, tid, {READY} AS ready_ns, t8_ns FROM leg WHERE {READY} < t8_ns)
         SELECT hold_id, a.await_id, a.task_id, a.task_name, a."where",
                sum(least(h.end_ns, r.t8_ns) - greatest(h.start_ns, r.ready_ns))::BIGINT AS delay_ns
           FROM chosen h JOIN ready r ON r.tid = h.tid

@@ -1,15 +1,17 @@
 """The page's timeline: lanes of spans, as small as they can be told.
 
-Times are ns since the trace's start. Above a limit the awaits that are shown are the slowest and an
-unbiased sample of the rest (by a hash of their number); the page says how many. Spans that would be
-thinner than a pixel at full zoom out are kept: zooming shows them.
+Times are ns since the trace's start. Above a limit the awaits that are shown are the slowest, those
+that a long hold delayed most, and an unbiased sample of the rest (by a hash of their number); the
+page says how many. Spans that would be thinner than a pixel at full zoom out are kept: zooming
+shows them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracer.correlate.words import STAGES
+from tracer.correlate.words import LONG_HOLD_NS, STAGES
+from tracer.report.blocking import READY
 from tracer.report.intervals import HANDLERS, ON_CPU, SOFTIRQS, STAGE_SPANS, THREAD_NAMES
 
 if TYPE_CHECKING:
@@ -122,9 +124,17 @@ def _tasks(trace: Trace, lanes: Lanes) -> list[str]:
         CREATE OR REPLACE TEMP TABLE shown AS
         WITH ranked AS (
           SELECT await_id, task_id, row_number() OVER (ORDER BY total_ns DESC) AS place
-            FROM "await" WHERE task_id IS NOT NULL)
+            FROM "await" WHERE task_id IS NOT NULL),
+        delayed AS (
+          SELECT await_id FROM leg JOIN ranked USING (await_id)
+            JOIN hold h ON h.tid = leg.tid AND h.own_ns > {LONG_HOLD_NS}
+             AND {READY} < h.start_ns + h.dur_ns AND t8_ns > greatest(h.start_ns, {READY})
+           GROUP BY await_id
+           ORDER BY max(least(h.start_ns + h.dur_ns, t8_ns) - greatest(h.start_ns, {READY})) DESC,
+                    await_id LIMIT {MOST_AWAITS // 2})
         SELECT await_id, task_id FROM ranked
-         WHERE place <= {MOST_AWAITS // 2} OR hash(await_id) % {keep} = 0"""
+         WHERE place <= {MOST_AWAITS // 2} OR hash(await_id) % {keep} = 0
+            OR await_id IN (FROM delayed)"""
     )
     trace.connection.execute(
         f"""
@@ -149,7 +159,10 @@ def _tasks(trace: Trace, lanes: Lanes) -> list[str]:
     omitted = []
     awaits = len({row["await_id"] for row in rows})
     if awaits < count["n"]:
-        omitted.append(f"{awaits:,} of {count['n']:,} awaits: the slowest and a sample")
+        omitted.append(
+            f"{awaits:,} of {count['n']:,} awaits: the slowest, those that a long hold delayed most"
+            " and a sample"
+        )
     (tasks,) = trace.rows('SELECT count(DISTINCT task_id) AS n FROM "await"')
     if tasks["n"] > MOST_TASKS:
         omitted.append(f"{MOST_TASKS} of {tasks['n']:,} tasks: those that waited longest")
