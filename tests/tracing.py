@@ -43,6 +43,7 @@ SHAPES = (
     "ended_badly",
     "event",
     "future",
+    "hidden",
     "late_timer",
     "lock",
     "locks",

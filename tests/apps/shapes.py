@@ -15,6 +15,7 @@ import os
 
 import shapes_ends
 import shapes_groups
+import shapes_hidden
 import shapes_indirect
 import shapes_loop
 import shapes_reads
@@ -31,6 +32,7 @@ MODULES = (
     shapes_sync,
     shapes_groups,
     shapes_ends,
+    shapes_hidden,
     shapes_workers,
 )
 # `yield` is a keyword, so its function has another name.

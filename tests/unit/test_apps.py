@@ -57,6 +57,7 @@ SHAPES = {
     "wrapped_reader": 1,
     "loop_calls": 3,
     "datagrams": 7,
+    "hidden": 4,
 }
 OUTCOMES = {
     "cancelled": {"cancelled"},

@@ -14,6 +14,7 @@ from tracer.cli.output import (
     Output,
     emit,
     format_bytes,
+    format_calls,
     format_ns,
     format_place,
     format_share,
@@ -34,6 +35,12 @@ def _longest(stages: dict[str, Any]) -> str:
     name = max(known, key=lambda stage: known[stage])
     show = format_share if isinstance(known[name], float) else format_ns
     return f"{name} {show(known[name])}"
+
+
+def _per_await(calls: list[dict[str, Any]]) -> str:
+    """Return how often an await of a group makes each call, and the share of its time."""
+    shown = [f"{c['per_await']:.2g}x {c['name']} {100 * c['share']:.1f} %" for c in calls[:3]]
+    return ", ".join(shown) or ABSENT
 
 
 def await_columns(kind: str | None = None) -> Sequence[Column]:
@@ -61,6 +68,7 @@ def await_columns(kind: str | None = None) -> Sequence[Column]:
         Column("sent_bytes", "sent", format_bytes, right=True, rank=3),
         Column("recv_bytes", "received", format_bytes, right=True, rank=3),
         Column("outcome", "outcome", rank=3),
+        Column("syscalls", "hidden calls", format_calls, rank=4, least=12),
         *(worker if kind == "thread" else ()),
     )
 
@@ -73,6 +81,7 @@ def group_columns(by: str) -> Sequence[Column]:
         *(Column(f"total_ns.{q}", q, format_ns, right=True) for q in ("p50", "p95", "p99", "max")),
         *(Column(f"stages.{n}", n, format_share, right=True, rank=1) for n in STAGES),
         Column("stages", "longest stage", _longest, instead=1),
+        Column("syscalls", "hidden calls an await", _per_await, rank=2, least=20),
     )
 
 

@@ -13,6 +13,7 @@ from tracer.cli.output import (
     Column,
     Output,
     emit,
+    format_calls,
     format_ns,
     format_place,
     output_options,
@@ -23,11 +24,6 @@ from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def _calls(value: list[dict[str, Any]]) -> str:
-    shown = [f"{c['count']}x {c['name']} {format_ns(c['dur_ns'])}" for c in value[:2]]
-    return ", ".join(shown) or ABSENT
 
 
 def _ran(value: list[dict[str, Any]]) -> str:
@@ -50,7 +46,7 @@ _COLUMNS = (
     Column("gil_ns", "GIL", format_ns, right=True, rank=3),
     Column("runq_ns", "run queue", format_ns, right=True, rank=3),
     Column("throttled_ns", "throttled", format_ns, right=True, rank=3),
-    Column("syscalls", "system calls", _calls, rank=1, least=20),
+    Column("syscalls", "system calls", format_calls, rank=1, least=20),
     Column("delayed_awaits", "delayed", right=True),
 )
 _CULPRITS = (

@@ -10,6 +10,7 @@ import numpy as np
 from tracer.correlate.awaits import Loose, await_columns, callback_columns, loose_of
 from tracer.correlate.events import Events
 from tracer.correlate.evidence import add_evidence
+from tracer.correlate.hidden import hidden_rows
 from tracer.correlate.holds import hold_rows
 from tracer.correlate.index import Ints, sum_by
 from tracer.correlate.legs import Legs, legs_of
@@ -21,7 +22,7 @@ from tracer.correlate.works import work_rows
 if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
-TABLES = ("await", "leg", "task_total", "work_total", "hold")
+TABLES = ("await", "leg", "task_total", "work_total", "hold", "await_syscall")
 _AT_ONCE = 1 << 14  # awaits that are cut, explained and written together
 _OF_TASK = ("task_name", "coroutine")
 
@@ -36,7 +37,7 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
 
 def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[Parts]:
     """Write the parts of all tables; an await's number is its place in order of start."""
-    awaits, legs, tasks, works, holds = tables = [Parts(folder, name) for name in TABLES]
+    awaits, legs, tasks, works, holds, hidden = tables = [Parts(folder, name) for name in TABLES]
     totals = _task_totals(p)
     tasks.add(totals)
     holds.add(_hold_rows(p, totals))
@@ -48,9 +49,11 @@ def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[P
         ]
     )
     order = np.argsort(start, kind="stable")
+    await_id = np.empty(len(order), np.int64)
+    await_id[order] = np.arange(1, len(order) + 1)
     ended = np.full(len(p.events["work"]), -1, np.int64)
     names = [np.append(totals[name], np.array([""], object)) for name in _OF_TASK]
-    writing: list[Future[None]] = []
+    writing: list[Future[None]] = [pool.submit(hidden.add, hidden_rows(p, loose, await_id))]
     for first in range(0, max(len(order), 1), _AT_ONCE):
         rows, cut = _some_awaits(p, loose, order[first : first + _AT_ONCE], first + 1)
         owner = np.where(rows["task_id"] > 0, rows["task_id"], 0) - 1

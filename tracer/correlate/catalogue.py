@@ -102,6 +102,12 @@ DOCS: dict[str, dict[str, str]] = {
         "task_name": "name of the task",
         "coroutine": "qualified name of its coroutine",
     },
+    "await_syscall": {
+        "await_id": "await.await_id",
+        "nr": "number of a system call that is on no socket; an await without one has no row",
+        "count": "how often the await's own steps and the callbacks of its receives made it",
+        "dur_ns": "how long in all, ns",
+    },
     "loss": LOSS_DOC,
     "sample": SAMPLE_DOC,
 }

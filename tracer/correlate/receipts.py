@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.gaps import anything, touched
-from tracer.correlate.index import Bools, Index, Ints, Keys, distinct, lean, of_rows, sum_by, take
+from tracer.correlate.index import (
+    Bools,
+    Index,
+    Ints,
+    Keys,
+    distinct,
+    lean,
+    of_rows,
+    spans,
+    sum_by,
+    take,
+)
 from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
 
 if TYPE_CHECKING:
@@ -32,7 +43,8 @@ class Receipts:
     suspensions that the waking receive served, `guessed` says that some bytes were given to the
     last sender. `loose_recvs` and `loose_sends` are rows of
     `syscall` made in callbacks that woke no task; `lost_calls` those on a loop's thread that
-    belong to no run and no task at all.
+    belong to no run and no task at all. `served_call` are receives, `served` the suspension that
+    each was for: one that served several has a place for each.
     """
 
     sent: Ints
@@ -44,10 +56,12 @@ class Receipts:
     loose_recvs: Ints
     loose_sends: Ints
     lost_calls: Ints
+    served_call: Ints
+    served: Ints
 
     def of_rows(self, rows: Ints) -> Receipts:
         """Return the bytes of some suspensions."""
-        calls = ("loose_recvs", "loose_sends", "lost_calls")
+        calls = ("loose_recvs", "loose_sends", "lost_calls", "served_call", "served")
         return replace(self, **of_rows(self, rows, whole=calls))
 
 
@@ -73,6 +87,7 @@ def receipts_of(
     guessed = np.bincount(asker[found][~told], minlength=sus.count) > 0
     asker = np.where(reader >= 0, reader, asker)
     received = sum_by(asker, call["ret"][order], sus.count)
+    given, given_to = order[asker >= 0], asker[asker >= 0]
     order, woke = order[asker < 0], woke[asker < 0]
     sock, size = call["sock"][order], call["ret"][order]
     place = np.arange(len(order), dtype=np.int64)
@@ -122,6 +137,8 @@ def receipts_of(
         loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
         loose_sends=later[owner < 0],
         lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], sends[orphans]]),
+        served_call=lean(np.concatenate([given, order[spans(begin[at], at + 1)]])),
+        served=lean(np.concatenate([given_to, np.repeat(by_recv, at + 1 - begin[at])])),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of `awaits` and `tasks`, in the contract's keys."""
+"""Rows of `awaits` and `tasks`, in the contract's keys and a few more."""
 
 from __future__ import annotations
 
@@ -57,7 +57,31 @@ def await_rows(  # noqa: PLR0913 (each a filter)
     if not rows and task is not None:
         require_task(trace, task)
     works = _works(trace, [row["await_id"] for row in rows if row["ended_by"] == "thread"])
-    return [contract_row(row) | {"thread": works.get(row["await_id"])} for row in rows]
+    calls = _calls(trace, [row["await_id"] for row in rows])
+    return [
+        contract_row(row)
+        | {"syscalls": calls.get(row["await_id"], []), "thread": works.get(row["await_id"])}
+        for row in rows
+    ]
+
+
+def _calls(trace: Trace, await_ids: list[int]) -> dict[int, list[Row]]:
+    """Return what each of these awaits did besides networking, its calls summed by name."""
+    found: dict[int, list[Row]] = {await_id: [] for await_id in await_ids}
+    for call in trace.rows(
+        "SELECT * FROM await_syscall WHERE await_id BETWEEN $1 AND $2"
+        " AND await_id IN (SELECT unnest($3)) ORDER BY await_id, dur_ns DESC, nr",
+        min(await_ids, default=0),
+        max(await_ids, default=0),
+        await_ids,
+    ):
+        found[call.pop("await_id")].append(_named(call))
+    return found
+
+
+def _named(call: Row) -> Row:
+    """Return a summed system call with its name for its number."""
+    return {"name": name_of(call.pop("nr")), **call}
 
 
 def _works(trace: Trace, await_ids: list[int]) -> dict[int, Row]:
@@ -74,9 +98,7 @@ def _works(trace: Trace, await_ids: list[int]) -> dict[int, Row]:
     )
     by_work: dict[int, list[Row]] = {work["work_id"]: [] for work in works}
     for call in calls:
-        by_work[call["work_id"]].append(
-            {"name": name_of(call["nr"]), "count": call["count"], "dur_ns": call["dur_ns"]}
-        )
+        by_work[call.pop("work_id")].append(_named(call))
     for work in works:
         work["syscalls"] = by_work[work["work_id"]]
     return {work.pop("await_id"): work for work in works}
@@ -135,6 +157,7 @@ def group_rows(trace: Trace, by: str, kind: str | None = None) -> list[Row]:
         kind,
         kind,
     )
+    calls = _calls_of_groups(trace, by, kind)
     return [
         {
             "group": row["grp"],
@@ -148,9 +171,32 @@ def group_rows(trace: Trace, by: str, kind: str | None = None) -> list[Row]:
             },
             "stages": {n: _share(row[n], row["total"]) for n in STAGES},
             "lag": {n.removesuffix("_ns"): _share(row[f"lag_{n}"], row["total"]) for n in LAG},
+            "syscalls": [
+                {
+                    **call,
+                    "per_await": round(call["count"] / row["count"], 6),
+                    "share": _share(call["dur_ns"], row["total"]),
+                }
+                for call in calls.get(row["grp"], [])
+            ],
         }
         for row in rows
     ]
+
+
+def _calls_of_groups(trace: Trace, by: str, kind: str | None) -> dict[str, list[Row]]:
+    """Return what the awaits of each group did besides networking, summed by name."""
+    found: dict[str, list[Row]] = {}
+    for call in trace.rows(
+        f"SELECT {GROUPS[by]} AS grp, nr, sum(call.count)::BIGINT AS count,"
+        " sum(call.dur_ns)::BIGINT AS dur_ns"
+        ' FROM await_syscall AS call JOIN "await" USING (await_id)'
+        " WHERE task_id IS NOT NULL AND ($1 IS NULL OR kind = $1)"
+        " GROUP BY 1, 2 ORDER BY dur_ns DESC, nr",
+        kind,
+    ):
+        found.setdefault(call.pop("grp"), []).append(_named(call))
+    return found
 
 
 def _share(part: float, whole: float) -> float:
