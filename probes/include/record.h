@@ -540,6 +540,57 @@ struct agent_ring {
 	u16 bytes_data;   /* PyBytesObject.ob_sval */
 	u16 type;         /* PyObject.ob_type */
 	char library[256]; /* folder of the standard library */
+	u64 calls;        /* address, in the process, of its agent_calls; 0: what a frame calls is not known */
+};
+
+/* ---- in the process's memory, for those who look which C function a frame is calling ---- */
+#define FLOW_JUMPS 1          /* forward by its argument, in code units */
+#define FLOW_JUMPS_BACK 2     /* backward */
+#define FLOW_ENDS 4           /* never goes on to the next instruction */
+#define FLOW_EXTENDS 8        /* its argument is the higher part of the next one's */
+#define CALLS_CALL 1          /* __call__ of an object on the stack */
+#define CALLS_ENTER 2         /* its __enter__ */
+#define CALLS_NEXT 3          /* its __next__ */
+
+/* Where things lie in frames, code objects and callables of this interpreter. */
+struct agent_calls {
+	u64 function_type;  /* address of PyCFunction_Type */
+	u64 bound_type;     /* PyCMethod_Type */
+	u64 method_type;    /* PyMethodDescr_Type */
+	u64 type_type;      /* PyType_Type */
+	u64 module_type;    /* PyModule_Type */
+	u16 frame_locals;   /* offset, in bytes, in _PyInterpreterFrame: localsplus; the stack is behind them */
+	u16 code_units;     /* PyCodeObject: ob_size, in code units */
+	u16 code_locals;    /* co_nlocalsplus */
+	u16 code_stack;     /* co_stacksize */
+	u16 code_handlers;  /* co_exceptiontable */
+	u16 function_def;   /* PyCFunctionObject.m_ml */
+	u16 function_self;  /* m_self */
+	u16 function_module; /* m_module */
+	u16 method_def;     /* PyMethodDescrObject.d_method */
+	u16 method_type_at; /* d_type */
+	u16 def_name;       /* PyMethodDef.ml_name */
+	u16 type_name;      /* PyTypeObject.tp_name */
+	u16 type_base;      /* tp_base */
+	u16 type_call;      /* tp_call */
+	u16 type_next;      /* tp_iternext */
+	u16 type_flags;     /* tp_flags */
+	u16 instructions;   /* offset of 256 agent_instruction from here */
+	u16 spare;          /* 0 */
+	u32 spare2;         /* 0 */
+};
+
+/* What an opcode does to the stack of values; larger arguments go on in steps of four. */
+struct agent_instruction {
+	u8 base;          /* the opcode that it is a form of */
+	u8 caches;        /* code units behind it that are no instructions */
+	u8 flow;          /* FLOW_* */
+	u8 calls;         /* CALLS_*, 0 nothing */
+	u8 below;         /* how far below the top is the object that it calls */
+	u8 arguments;     /* bits of its argument that count on top of that: 255 all */
+	u16 spare;        /* 0 */
+	s32 effect[16];   /* change of the stack's depth by argument 0..15 */
+	s32 jump_effect[16]; /* the same where it jumps */
 };
 
 #endif

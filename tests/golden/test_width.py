@@ -29,7 +29,7 @@ LISTINGS: dict[str, tuple[tuple[str, ...], str]] = {
     "task": (("awaits", "--group", "task"), "task count p50 p95 p99 max longest stage"),
     "tasks": (("tasks",), "task name coroutine steps awaits on CPU longest step"),
     "steps": (("steps",), "step what happens at took status"),
-    "blocking": (("blocking",), "at held cause who where delayed"),
+    "blocking": (("blocking",), "at held cause who where C code delayed"),
     "timeline": (("timeline",), "lane step at took status what happens"),
 }
 

@@ -20,7 +20,7 @@ def sample(line: int = 7) -> dict[str, Any]:
     """Return a sample with two frames of the app."""
     inner = {"file": "/app.py", "line": line, "name": "inner"}
     outer = {"file": "/app.py", "line": 1, "name": "main"}
-    return {"frames": [inner, outer], "user": inner, "collecting": False}
+    return {"frames": [inner, outer], "user": inner, "calls": "f", "collecting": False}
 
 
 def told(looks: list[Look], over_ms: int = 50) -> list[str]:
@@ -38,13 +38,13 @@ def told(looks: list[Look], over_ms: int = 50) -> list[str]:
 @pytest.mark.parametrize(
     ("cpu_ms", "wait_ms", "doing", "says"),
     [
-        (20, 0, "", "on a CPU: main at /app.py:7"),
-        (0, 0, "blocked in poll", "blocked in poll: main at /app.py:7"),
+        (20, 0, "", "on a CPU: main at /app.py:7, in f"),
+        (0, 0, "blocked in poll", "blocked in poll: main at /app.py:7, in f"),
         (0, 20, "", "used up: not its own doing"),
         (1, 0, "", "used up: not its own doing"),
         (9, 11, "", "used up: not its own doing"),
-        (9, 2, "waited for the GIL", "on a CPU: main at /app.py:7"),
-        (2, 2, "waited for the GIL", "waited for the GIL: main at /app.py:7"),
+        (9, 2, "waited for the GIL", "on a CPU: main at /app.py:7, in f"),
+        (2, 2, "waited for the GIL", "waited for the GIL: main at /app.py:7, in f"),
     ],
 )
 def test_the_largest_share_is_the_cause(cpu_ms: int, wait_ms: int, doing: str, says: str) -> None:

@@ -47,6 +47,9 @@ struct spot {
 void internals_describe(struct agent_ring *ring);
 struct spot internals_spot(void);
 
+/* ---- calls.c ---- */
+u64 calls_describe(void);
+
 /* ---- ring.c ---- */
 
 /* One thread of the process. */

@@ -69,6 +69,7 @@ static void describe(u64 id)
 	ring->hexversion = PY_VERSION_HEX;
 	ring->mode = 1;
 	internals_describe(ring);
+	ring->calls = calls_describe();
 	snprintf(ring->library, sizeof(ring->library), "%s", strings_library());
 	snprintf(ring->python, sizeof(ring->python), "%.*s cpython", (int)(word > 32 ? 32 : word),
 		 version);

@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracer.capture.calls import Calls
 from tracer.capture.lines import line_at
 from tracer.events.header import load as load_header
 
@@ -29,11 +30,15 @@ _ENCODING = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 @dataclass(frozen=True)
 class Frame:
-    """A function that is running: its file, its qualified name (before 3.11 its name), its line."""
+    """A function that is running: its file, its qualified name (before 3.11 its name), its line.
+
+    `calls` is the C function that the innermost one is calling, "" for none, None if not known.
+    """
 
     file: str
     name: str
     line: int
+    calls: str | None = None
 
 
 class _Torn(Exception):
@@ -67,6 +72,7 @@ class Interpreter:
         self._version = ring.hexversion >> 24, ring.hexversion >> 16 & 255
         self._memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         self._codes: dict[int, _Code] = {}
+        self._calls: Calls | None = None
         self._no_offset = load_header().constants["NO_OFFSET"]
 
     def close(self) -> None:
@@ -86,8 +92,9 @@ class Interpreter:
             frame = self._pointer(tstate + at["tstate_frame"])
             if at["cframe_frame"] != self._no_offset:
                 frame = self._pointer(frame + at["cframe_frame"])
+            innermost = frame
             while frame and frame != base and len(frames) < _MOST_FRAMES:
-                found, frame = self._frame(frame)
+                found, frame = self._frame(frame, calls=frame == innermost)
                 if found:
                     frames.append(found)
         except _UNREADABLE:
@@ -136,7 +143,7 @@ class Interpreter:
     def _pointer(self, address: int) -> int:
         return int.from_bytes(self._read(address, 8), "little")
 
-    def _frame(self, address: int) -> tuple[Frame | None, int]:
+    def _frame(self, address: int, *, calls: bool) -> tuple[Frame | None, int]:
         """Return a frame (None for one without code) and the address of the one around it."""
         at = self._layout
         names = ("frame_back", "frame_code", "frame_instr", "frame_owner")
@@ -159,7 +166,20 @@ class Interpreter:
         known_code = self._code(code)
         first_line = known_code.head[0]
         line = line_at(self._version, known_code.table, first_line, max(offset, 0))
-        return Frame(known_code.file, known_code.name, line), back
+        called = self._called(address, raw, code, offset) if calls else None
+        return Frame(known_code.file, known_code.name, line, called), back
+
+    def _called(self, frame: int, raw: bytes, code: int, offset: int) -> str | None:
+        """Return the C function that a frame is calling at an instruction, if it is one."""
+        at = self._layout
+        try:
+            if not at["calls"]:
+                return None
+            self._calls = self._calls or Calls(at, self._read, self._text)
+            called = self._calls.at(frame, code, self._codes[code].head, offset // 2)
+            return called if self._read(frame, len(raw)) == raw else None
+        except _UNREADABLE:
+            return None
 
     def _code(self, address: int) -> _Code:
         at = self._layout

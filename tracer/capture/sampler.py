@@ -203,6 +203,7 @@ def sample_of(ring: RingFile, interpreter: Interpreter, place: int) -> dict[str,
         "run": run.serial if run.is_open else 0,
         "frames": [plain(frame) for frame in frames],
         "user": plain(own[0] if own else frames[-1]),
+        "calls": frames[0].calls,
         "collecting": collecting,
         "holder": other,
     }

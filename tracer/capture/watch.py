@@ -137,5 +137,6 @@ def _where(block: _Block) -> str:
 def _place(sample: dict[str, Any]) -> str:
     user, leaf, outer = sample["user"], sample["frames"][0], sample["frames"][-1]
     inner = "" if leaf == user else f" (in {leaf['name']}, {leaf['file']}:{leaf['line']})"
-    gc = ", collecting garbage" if sample["collecting"] else ""
-    return f"{outer['name']} at {user['file']}:{user['line']}{inner}{gc}"
+    called = f", in {sample['calls']}" if sample["calls"] else ""
+    doing = ", collecting garbage" if sample["collecting"] else called
+    return f"{outer['name']} at {user['file']}:{user['line']}{inner}{doing}"

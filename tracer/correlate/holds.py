@@ -19,7 +19,6 @@ FLOOR_NS = 1_000_000  # what is shorter has no row
 NONE = -1
 _RUN_OPEN = 128  # record.h
 _STEP, _CALLBACK, _ITERATION = range(3)
-_GC = np.array(["", "gc"], object)
 _KINDS = np.array(["step", "callback", "iteration"], object)
 _PARTS = {
     "on_cpu_ns": (lag.BUSY, lag.LOOP),
@@ -76,7 +75,8 @@ def hold_rows(p: Picture) -> dict[str, Any]:
         "leaf": seen["leaf"],
         "chain": seen["chain"],
         "samples": seen["samples"],
-        "c_function": _GC[(2 * seen["collecting"] > seen["samples"]).astype(np.int64)],
+        "c_function": seen["c_function"],
+        "c_function_from": seen["c_function_from"],
         "tgid": _tgids(p, holds.tid, holds.start),
         "tid": ints(holds.tid),
         "start_ns": holds.start,

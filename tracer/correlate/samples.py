@@ -24,28 +24,37 @@ def lines_of(folder: TraceFolder, tid: Ints, start: Ints, end: Ints) -> dict[str
     Returns:
         where, leaf, chain: of the samples at the commonest `where` the one with the commonest
         leaf, "" without a sample; chain's frames are separated by newlines.
-        samples: how many there are; collecting: in how many garbage was being collected.
+        c_function, c_function_from: what it called then, and how that is known, or why not.
+        samples: how many there are.
 
     """
     hold = {"hold": np.arange(len(tid)), "tid": tid, "start": start, "over": end}  # noqa: F841
     found = duckdb.execute(
         f"""
-        WITH hit AS (
+        WITH sample AS (  -- a trace of before has no c_function
+          SELECT * FROM read_parquet({folder.table_sql("sample")})
+          UNION ALL BY NAME SELECT NULL::VARCHAR AS c_function WHERE false),
+        hit AS (
           SELECT hold, s."where", s.leaf, array_to_string(s.chain, chr(10)) AS chain, s.collecting,
-                 count(*) OVER (PARTITION BY hold, s."where") AS here,
-                 count(*) OVER (PARTITION BY hold, s."where", s.leaf) AS there, s.ts_ns
-            FROM hold JOIN read_parquet({folder.table_sql("sample")}) s
+                 s.c_function, count(*) OVER (PARTITION BY hold, s."where") AS here,
+                 count(*) OVER (PARTITION BY hold, s."where", s.leaf) AS there,
+                 count(*) OVER (PARTITION BY hold, s."where", s.leaf, s.c_function) AS inside,
+                 s.ts_ns
+            FROM hold JOIN sample s
               ON s.tid = hold.tid AND s.ts_ns >= hold.start AND s.ts_ns < hold.over),
         best AS (
-          SELECT hold, count(*) AS samples, count_if(collecting) AS collecting,
-                 arg_max(hit, (here, there, -ts_ns)) AS one FROM hit GROUP BY hold)
+          SELECT hold, count(*) AS samples, 2 * count_if(collecting) > count(*) AS gc,
+                 arg_max(hit, (here, there, inside, -ts_ns)) AS one FROM hit GROUP BY hold)
         SELECT coalesce(one."where", '') AS "where", coalesce(one.leaf, '') AS leaf,
                coalesce(one.chain, '') AS chain, coalesce(samples, 0) AS samples,
-               coalesce(best.collecting, 0) AS collecting
+               CASE WHEN gc THEN 'gc' ELSE coalesce(one.c_function, '') END AS c_function,
+               CASE WHEN samples IS NULL THEN 'not_sampled' WHEN gc THEN 'sampled'
+                    WHEN one.c_function IS NULL THEN 'not_known'
+                    WHEN one.c_function = '' THEN 'none_called' ELSE 'sampled'
+                END AS c_function_from
           FROM hold LEFT JOIN best USING (hold) ORDER BY hold"""
     ).fetchnumpy()
-    texts = ("where", "leaf", "chain")
     return {
-        name: np.array(values.tolist(), object if name in texts else np.int64)
+        name: np.array(values.tolist(), np.int64 if name == "samples" else object)
         for name, values in found.items()
     }

@@ -24,6 +24,7 @@ _KEYS = (
     "where_from",
     "leaf",
     "c_function",
+    "c_function_from",
     "samples",
     "kind",
     "tgid",

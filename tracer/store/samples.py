@@ -20,6 +20,8 @@ SAMPLE_DOC = {
     "where": "file:line of the innermost frame outside the libraries; if all are in one, outermost",
     "leaf": "file:line and name of the innermost frame",
     "chain": "file:line and name of each frame down to the loop, the innermost first",
+    "c_function": "C function that the innermost frame was calling, empty for none;"
+    " NULL: not known",
     "collecting": "this thread was collecting garbage",
     "holder_tid": "another thread had the GIL: its id, else NULL",
     "holder_leaf": "file:line and name of its innermost frame, NULL if it was not readable",
@@ -28,6 +30,7 @@ _TYPES = {
     "where": "VARCHAR",
     "leaf": "VARCHAR",
     "chain": "VARCHAR[]",
+    "c_function": "VARCHAR",
     "collecting": "BOOLEAN",
     "holder_leaf": "VARCHAR",
 }
@@ -52,6 +55,7 @@ def sample_rows(path: Path, agents: Agents) -> list[tuple[Any, ...]]:
                 f"{user['file']}:{user['line']}",
                 _text(frames[0]),
                 [_text(frame) for frame in frames],
+                sample.get("calls"),
                 sample["collecting"],
                 tids.get(holder["tid"], holder["tid"]) if holder else None,
                 _text(holder) if "file" in holder else None,
