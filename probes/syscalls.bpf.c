@@ -2,7 +2,7 @@
  *
  * Hooks: sys_enter, sys_exit (raw tracepoints). One record per call, written at its exit.
  * Cost: an untraced process pays one look-up twice per call; a recorded call about 0.6 us.
- * Cannot see: 32-bit calls, and what io_uring does without a system call.
+ * Cannot see: 32-bit calls, and what io_uring does without a system call (but see uring.bpf.c).
  */
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -124,26 +124,34 @@ static __always_inline void emit_epoll_wait(struct thread_state *t, u32 tid, u64
 	}
 }
 
-static __always_inline void emit_epoll_ctl(struct thread_state *t, u32 tid, u64 now, s64 ret)
+/* What epoll_ctl was asked for, by a system call of its own or through io_uring. */
+struct epoll_request {
+	u64 start_ns, task, sock;
+	s64 ret;
+	s32 epfd, fd;
+	u32 op, events, io_uring;
+};
+
+static __always_inline void emit_epoll_ctl(struct epoll_request *q, u32 tgid, u32 tid, u64 now, u8 flags)
 {
-	u32 op = t->arg1;
-	s32 fd = t->arg2;
-	u64 w = (u64)t->tgid << 32 | (u32)fd;
+	u64 w = (u64)tgid << 32 | (u32)q->fd;
 	u32 one = 1;
-	if (!ret && op == 1)
+	if (!q->ret && q->op == EPOLL_CTL_ADD)
 		watched.update(&w, &one);
-	if (!ret && op == 2)
+	if (!q->ret && q->op == EPOLL_CTL_DEL)
 		watched.delete(&w);
-	struct ev_epoll_ctl *e = reserve(KIND_EPOLL_CTL, t->enter_ns, tid, t->flags);
+	struct ev_epoll_ctl *e = reserve(KIND_EPOLL_CTL, q->start_ns, tid, flags);
 	if (!e)
 		return;
-	e->task = t->task;
-	e->dur_ns = now - t->enter_ns;
-	e->sock = t->sock;
-	e->ret = ret;
-	e->epfd = t->fd;
-	e->fd = fd;
-	e->op = op;
+	e->task = q->task;
+	e->dur_ns = now - q->start_ns;
+	e->sock = q->sock;
+	e->ret = q->ret;
+	e->epfd = q->epfd;
+	e->fd = q->fd;
+	e->op = q->op;
+	e->io_uring = q->io_uring;
+	e->events = q->events & ~EPOLL_ALWAYS;
 	submit(e);
 }
 
@@ -164,7 +172,11 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		goto done;
 	}
 	if (c == CLASS_EPOLL_CTL) {
-		emit_epoll_ctl(t, tid, now, ret);
+		struct epoll_request q = { t->enter_ns, t->task, t->sock, ret, t->fd, t->arg2, t->arg1 };
+		u64 event = RD(u64, t->regs, O_REGS_R10);
+		if (q.op != EPOLL_CTL_DEL) /* which does not look at it */
+			bpf_probe_read_user(&q.events, 4, (void *)event);
+		emit_epoll_ctl(&q, t->tgid, tid, now, t->flags);
 		goto done;
 	}
 	if ((c == CLASS_ACCEPT || c == CLASS_SOCKET) && ret >= 0) {
@@ -179,7 +191,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		e->task = t->task;
 		e->dur_ns = now - started;
 		e->sock = t->sock;
-		e->ret = c == CLASS_PLAIN || c == CLASS_OTHER ? (ret < 0 && ret > -4096 ? ret : 0) : ret;
+		/* an address, which does not fit, is told as 0 */
+		e->ret = ret > -4096 && ret < ADDRESSES || c != CLASS_PLAIN && c != CLASS_OTHER ? ret : 0;
 		e->fd = t->fd;
 		e->seq = t->seq;
 		e->nr = t->nr;

@@ -74,7 +74,7 @@ SHAPES = (
     "write_only",
     "yield",
 )
-LOOPS = ("threads", "again", "fork")
+LOOPS = ("threads", "again", "fork", "poll", "select")
 EAGER_PYTHONS = ("3.12", "3.13", "3.14")
 OUTCOME = {"ok": "result", "eof": "result", "cancelled": "cancelled"}
 STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")

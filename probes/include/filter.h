@@ -59,6 +59,7 @@ BPF_ARRAY(config, struct config, 1);
 #define CLASS_PLAIN 11      /* recorded, no descriptor */
 #define CLASS_PRCTL 12
 #define SLOW_NS 1000000
+#define ADDRESSES 65536     /* mmap and brk return none below */
 BPF_ARRAY(syscall_class, u32, 512);
 
 /* Descriptors that epoll watches: key tgid << 32 | fd. */

@@ -36,6 +36,9 @@
 #define TCP_SYN_RECV 3
 #define TCP_LISTEN 10
 #define NO_SYSCALL 65535
+#define EPOLL_CTL_ADD 1 /* include/uapi/linux/eventpoll.h */
+#define EPOLL_CTL_DEL 2
+#define EPOLL_ALWAYS 24 /* EPOLLERR, EPOLLHUP: the kernel adds them to what was asked for */
 
 /* Has the CPU quota of the task's cgroup run out? From 6.18 on each task says so (task_struct.throttled);
  * before, its run queue does, for the whole hierarchy (cfs_rq.throttle_count). */

@@ -95,17 +95,17 @@ struct ev_syscall {
 	u64 task;         /* stamp: serial of the asyncio task running at entry (ev_task.task), 0 none */
 	u64 dur_ns;       /* exit minus entry */
 	u64 sock;         /* socket of fd (ev_socket.sock), 0 if fd is no socket */
-	s32 ret;          /* result: bytes, a descriptor, or a negative errno */
+	s32 ret;          /* result: bytes, a descriptor, a count, or a negative errno; 0 for an address */
 	s32 fd;           /* first descriptor argument; accepted descriptor's listener; -1 none */
 	u32 seq;          /* TCP: first sequence number of the bytes moved (write_seq or copied_seq at entry) */
 	u16 nr;           /* number of the system call on this architecture */
 	u16 spare;        /* 0 */
 };
 
-/* One epoll_ctl call. */
+/* One epoll_ctl call, or a request to io_uring for the same (IORING_OP_EPOLL_CTL). */
 struct ev_epoll_ctl {
-	u64 ts_ns;        /* entry */
-	u32 tid;          /* calling thread */
+	u64 ts_ns;        /* entry; of io_uring_enter where io_uring carried it out */
+	u32 tid;          /* calling thread, or io_uring's worker */
 	u16 cpu;          /* CPU at exit */
 	u8 kind;          /* KIND_EPOLL_CTL */
 	u8 flags;         /* FLAG_UNSTAMPED */
@@ -115,8 +115,9 @@ struct ev_epoll_ctl {
 	s32 ret;          /* 0 or a negative errno */
 	s32 epfd;         /* epoll descriptor */
 	s32 fd;           /* watched descriptor */
-	u16 op;           /* EPOLL_CTL_ADD 1, _DEL 2, _MOD 3 */
-	u16 events;       /* requested events (low 16 bits of epoll_event.events) */
+	u8 op;            /* EPOLL_CTL_ADD 1, _DEL 2, _MOD 3 */
+	u8 io_uring;      /* 1: io_uring carried it out, it was no system call of its own */
+	u16 events;       /* requested events (low 16 bits of epoll_event.events) but ERR and HUP; 0 for _DEL */
 };
 
 /* One epoll_wait, epoll_pwait or epoll_pwait2 call, with the first descriptors it returned. */

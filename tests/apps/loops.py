@@ -3,7 +3,8 @@
 `threads`: two loops in two threads at once. `again`: loops made and closed one after the other,
 whose descriptors come back as other sockets'. `fork`: processes forked between loops, inside a
 task, and by multiprocessing inside a task, each with loops of its own. `eager`: tasks that begin
-inside create_task, nested. Lengths are unique in a process.
+inside create_task, nested. `poll`, `select`: a loop on that selector, run twice by one Runner.
+Lengths are unique in a process.
 
 The last line of stdout is JSON: `rows` and `server_rows` as in streams.py, each with its tgid,
 and `tgids`, all processes.
@@ -16,8 +17,11 @@ import asyncio
 import json
 import multiprocessing
 import os
+import select
+import selectors
 import socket
 import threading
+import time
 from typing import Any
 
 import streams
@@ -181,7 +185,34 @@ def eager() -> list[dict[str, Any]]:
     return [told()]
 
 
-MODES = {mode.__name__: mode for mode in (threads, again, fork, eager)}
+def on(selector: type[selectors.BaseSelector]) -> list[dict[str, Any]]:
+    """Run a loop on a selector twice, each time with timers, a worker thread and a long answer."""
+
+    async def all_kinds(label: str) -> None:
+        await traffic(label)
+        await asyncio.sleep(0.003)
+        await asyncio.to_thread(time.sleep, 0.003)
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector())) as runner:
+        for turn in range(2):
+            runner.run(all_kinds(f"turn{turn}"))
+            with socket.socket() as quiet:  # no loop waits here
+                select.select([quiet], [], [], 0.001)
+    return [told()]
+
+
+def poll() -> list[dict[str, Any]]:
+    """Wait in poll."""
+    return on(selectors.PollSelector)
+
+
+def by_select() -> list[dict[str, Any]]:
+    """Wait in select."""
+    return on(selectors.SelectSelector)
+
+
+MODES = {mode.__name__: mode for mode in (threads, again, fork, eager, poll)}
+MODES["select"] = by_select
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

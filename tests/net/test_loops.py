@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.bpf
 RUN_EAGER = 4  # record.h
+POLL, SELECT, PSELECT6 = 7, 23, 270
 
 
 def check_only_tasks(trace: Traced) -> None:
@@ -72,3 +73,42 @@ def test_eager_tasks(traced: Tracings, version: str) -> None:
         " AND inside.ts_ns >= outside.ts_ns AND inside.end_ns <= outside.end_ns"
     )
     assert len(nested) > 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "calls"), [("poll", {POLL}), ("select", {SELECT, PSELECT6})], ids=["poll", "select"]
+)
+def test_other_selectors(traced: Tracings, mode: str, calls: set[int]) -> None:
+    """A loop that waits in poll or select: its waits are those calls, and all else is the same."""
+    trace = traced("loops.py", mode)
+    check_only_tasks(trace)
+    assert trace.query("SELECT count(*) AS n FROM epoll_wait") == [{"n": 0}]
+    legs = trace.query(
+        "SELECT leg.*, call.nr, call.ret, call.tid AS by_tid,"
+        " call.ts_ns + call.dur_ns AS returned_ns"
+        " FROM leg JOIN syscall AS call ON call.id = poll_id"
+    )
+    assert {leg["nr"] for leg in legs} <= calls
+    polled = [row for row in trace.awaits if row["ended_by"]["type"] in {"recv", "timer", "thread"}]
+    assert {leg["await_id"] for leg in legs} >= {row["await_id"] for row in polled}
+    for leg in legs:
+        assert leg["by_tid"] == leg["tid"]
+        assert leg["ret"] >= 0
+        assert leg["t5_ns"] == max(leg["returned_ns"], leg["t2_ns"])
+        assert leg["t6_ns"] >= leg["t5_ns"]
+
+
+def test_the_steps_name_the_call_in_which_the_loop_waits(traced: Tracings) -> None:
+    """Step 10 is the call's return; which descriptor was ready is told by the receive alone."""
+    trace = traced("loops.py", "poll")
+    row = max(
+        (row for row in trace.awaits_at("streams.py", "await self.reader.readexactly(")),
+        key=lambda row: row["total_ns"],
+    )
+    step = trace.steps(row["await_id"])["steps"][9]
+    assert step["what"] == "poll returns, the callback is ready"
+    assert (step["status"], step["reason"]) == ("observed", "ready_not_listed")
+    poll = step["evidence"][0]
+    assert (poll["event"], poll["table"]) == ("poll", "syscall")
+    assert poll["ret"] > 0
+    assert poll["ts_ns"] + poll["dur_ns"] == step["start_ns"] + step["dur_ns"]

@@ -12,7 +12,7 @@ from tracer.correlate.index import ints
 from tracer.correlate.lag import BUSY, GIL, LOOP, RUNQ, SYSCALL, THROTTLED, ThreadTime
 
 TID = 77
-EPOLL_WAIT, READ, FUTEX, NO_CALL = 232, 0, 202, 65535
+EPOLL_WAIT, POLL, READ, FUTEX, NO_CALL = 232, 7, 0, 202, 65535
 PREEMPTED, ASLEEP = 0, 1
 WOKEN_EARLY = 64
 CAUSES = (LOOP, BUSY, RUNQ, SYSCALL, GIL, THROTTLED)
@@ -53,6 +53,7 @@ def causes(time: ThreadTime, start: int, end: int) -> dict[int, int]:
     ("off", "expected"),
     [
         ((100, 50, 30, ASLEEP, EPOLL_WAIT, 0, FREELY), {LOOP: 130, RUNQ: 20}),
+        ((100, 50, 30, ASLEEP, POLL, 0, FREELY), {LOOP: 130, RUNQ: 20}),
         ((100, 50, 30, ASLEEP, READ, 0, FREELY), {LOOP: 100, SYSCALL: 30, RUNQ: 20}),
         ((100, 50, 0, PREEMPTED, NO_CALL, 0, FREELY), {LOOP: 100, RUNQ: 50}),
         ((100, 50, 0, ASLEEP, READ, 0, FREELY), {LOOP: 100, SYSCALL: 50}),
@@ -63,6 +64,7 @@ def causes(time: ThreadTime, start: int, end: int) -> dict[int, int]:
     ],
     ids=[
         "idle",
+        "idle-in-poll",
         "blocked",
         "preempted",
         "never-woken",
@@ -73,7 +75,7 @@ def causes(time: ThreadTime, start: int, end: int) -> dict[int, int]:
     ],
 )
 def test_each_way_to_be_off_the_cpu(off: Off, expected: dict[int, int]) -> None:
-    """Waiting in epoll is the loop's, another call blocks, and runnable is the run queue."""
+    """Waiting in epoll or poll is the loop's, another call blocks, runnable is the run queue."""
     assert causes(thread_time([off], []), 0, 150) == expected
 
 

@@ -31,6 +31,7 @@ HOOKS = (
     Hook("sched_process_exit", "on_exit", 1, 1, required=True),
     Hook("sched_switch", "on_sched_switch", 4, 1, required=True),
     Hook("sched_waking", "on_sched_waking", 1, 1, required=True),
+    Hook("io_uring_complete", "on_io_uring_complete", 2, 1),
     Hook("tcp_probe", "on_tcp_probe", 2, 2),
     Hook("sk_data_ready", "on_sk_data_ready", 1, 2, function="sock_def_readable"),
     Hook("ep_poll_callback", "", 4, 2, function="ep_poll_callback"),
@@ -53,6 +54,7 @@ HOOKS = (
 SOURCES = (
     "process.bpf.c",
     "syscalls.bpf.c",
+    "uring.bpf.c",
     "scheduler.bpf.c",
     "sockets.bpf.c",
     "epoll.bpf.c",

@@ -78,6 +78,12 @@ _OPTIONAL = {
     "O_EPPOLL_WAIT": ("eppoll_entry", "wait"),
     "O_EPITEM_FILE": ("epitem", "ffd.file"),
     "O_EPITEM_FD": ("epitem", "ffd.fd"),
+    "O_KIOCB_OPCODE": ("io_kiocb", "opcode"),
+    "O_KIOCB_RES": ("io_kiocb", "cqe.res"),
+    "O_IO_EPOLL_EPFD": ("io_epoll", "epfd"),
+    "O_IO_EPOLL_OP": ("io_epoll", "op"),
+    "O_IO_EPOLL_FD": ("io_epoll", "fd"),
+    "O_IO_EPOLL_EVENTS": ("io_epoll", "event.events"),
 }
 
 

@@ -72,6 +72,8 @@ class Rungs:
         if available < hook.args:
             return f"the tracepoint has {available} arguments, {hook.args} are needed"
         name, program = hook.name.encode(), hook.program.encode()
+        if not self._has(program):
+            return _NO_PROGRAM
         return self._try(
             hook,
             program,

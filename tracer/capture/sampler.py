@@ -21,7 +21,7 @@ import numpy as np
 
 from tracer.capture.frames import Interpreter, is_library, plain
 from tracer.capture.watch import Look
-from tracer.system.syscalls import CLASS_OF, EPOLL_WAIT
+from tracer.system.syscalls import WAITS
 
 if TYPE_CHECKING:
     from tracer.capture.watch import Key, Watch
@@ -128,7 +128,7 @@ class Sampler:
     def _stuck(self, one: _Watched) -> list[int]:
         """Return the places of loops that no run of ours holds: uvloop reads in C, for one.
 
-        Nothing was written since the last look, and the thread waited in no epoll_wait, twice.
+        Nothing was written since the last look, and the thread did not wait, twice.
         """
         before, head = one.busy, one.ring.head
         one.busy = {
@@ -160,12 +160,12 @@ class Sampler:
 
 
 def _is_busy(syscall: Path) -> bool:
-    """Say whether a thread does something else than wait in epoll_wait."""
+    """Say whether a thread does something else than wait as an event loop does."""
     try:
         number = syscall.read_text().split()[0]
     except (OSError, IndexError):
         return False
-    return not (number.isdigit() and CLASS_OF.get(int(number)) == EPOLL_WAIT)
+    return not (number.isdigit() and int(number) in WAITS)
 
 
 def overdue(ring: RingFile, now_ns: int, over_ns: int = _OVERDUE_NS) -> list[int]:

@@ -14,7 +14,7 @@ class Step:
     """One step: its number, layer, title, and the leg columns that must name a row.
 
     `missing` is the reason when one of them names none; `inferred` says that the bounds then
-    follow from our own side.
+    follow from our own side. `instead` is a column that proves the step as well as all of `needs`.
     """
 
     number: int
@@ -23,6 +23,7 @@ class Step:
     needs: tuple[str, ...]
     missing: str
     inferred: bool = False
+    instead: str = ""
 
 
 STEPS = (
@@ -62,7 +63,14 @@ STEPS = (
         "no_packet_event",
     ),
     Step(9, "OS kernel", "epoll marks the socket ready", ("rx_id",), "no_packet_event"),
-    Step(10, "asyncio", "epoll_wait returns, the callback is ready", ("epoll_id",), "ring_full"),
+    Step(
+        10,
+        "asyncio",
+        "epoll_wait returns, the callback is ready",
+        ("epoll_id",),
+        "ring_full",
+        instead="poll_id",
+    ),
     Step(
         11,
         "asyncio",

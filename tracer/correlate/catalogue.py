@@ -12,7 +12,7 @@ _CUTS = (
     "the later of: last send returned, the task parked",
     "first packet of the answer reached this host",
     "the socket became readable; a timer's deadline; the waking call",
-    "epoll_wait returned in the loop's thread",
+    "epoll_wait (poll, select) returned in the loop's thread",
     "the receive (or send) that woke the task entered",
     "the task was put on the ready queue",
     "the task's step began again",
@@ -73,7 +73,7 @@ DOCS: dict[str, dict[str, str]] = {
     },
     "hold": {
         "hold_id": "number of the hold in order of its start; shorter than 1 ms has no row",
-        "kind": "step, callback, or iteration: from an epoll_wait's return to its last callback",
+        "kind": "step, callback, or iteration: from a wait's return to its last callback",
         "task_id": "the task whose step it is, NULL for callbacks and iterations",
         "name": "qualified name of the callback",
         "where": "file:line in the user's code, see where_from",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_evidence(p: Picture, legs: Legs) -> Ints:
     """Add the packets' and the peer's rows to `legs.rows`; return observed steps per leg."""
     events, streams = p.events, p.streams
-    call, off, wait = events["syscall"], events["off_cpu"], events["epoll_wait"]
+    call, off, waits = events["syscall"], events["off_cpu"], p.look.waits
     rows = legs.rows
     out, back = streams.out_stream(legs.sock), streams.in_stream(legs.sock)
     asked = take(streams.call_pos, rows["send_id"])
@@ -35,11 +35,12 @@ def add_evidence(p: Picture, legs: Legs) -> Ints:
     rows["peer_recv_id"] = streams.recv_at(out, asked_end)
     rows["peer_send_id"] = streams.send_at(back, answer)
     rows["peer_tx_id"] = streams.tx_at(back, answer)
-    wait_row = rows["epoll_id"]
-    returned = take(p.look.wait_end, wait_row, 0)
+    returned = take(waits.end, legs.wait, 0)
     slept = p.look.off_cpu.before(legs.tid, returned)
-    inside = (slept >= 0) & (take(off["ts_ns"], slept) >= take(wait["ts_ns"], wait_row, 1 << 62))
-    rows["off_cpu_id"] = np.where((wait_row >= 0) & inside, slept, -1)
+    inside = (slept >= 0) & (take(off["ts_ns"], slept) >= take(waits.begin, legs.wait, 1 << 62))
+    rows["off_cpu_id"] = np.where((legs.wait >= 0) & inside, slept, -1)
+    rows["epoll_id"] = take(waits.epoll, legs.wait)
+    rows["poll_id"] = take(waits.poll, legs.wait)
     answered = take(rx["ts_ns"], first_rx, 0)
     rows["napi_poll_id"] = p.look.poll_of(first_rx)
     rows["tx_interrupt_id"] = p.look.sent_interrupt(rows["tx_id"], answered)
@@ -48,5 +49,6 @@ def add_evidence(p: Picture, legs: Legs) -> Ints:
     )
     observed = np.zeros(len(legs.group), np.int64)
     for step in STEPS:
-        observed += np.all([rows[need] >= 0 for need in step.needs], axis=0)
+        proved = np.all([rows[need] >= 0 for need in step.needs], axis=0)
+        observed += proved | (rows[step.instead] >= 0) if step.instead else proved
     return observed

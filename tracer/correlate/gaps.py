@@ -71,12 +71,11 @@ def settled(p: Picture, last: Ints, end: Ints) -> Ints:
         end: its end, ns.
 
     """
-    wait = p.events["epoll_wait"]
-    tid = p.sus.tid[last]
-    over = p.look.waits.after(tid, end)
-    over = p.look.waits.after(tid, take(wait["ts_ns"], over, _NEVER), strict=True)
+    waits, tid = p.look.waits, p.sus.tid[last]
+    over = waits.by_begin.after(tid, end)
+    over = waits.by_begin.after(tid, take(waits.begin, over, _NEVER), strict=True)
     read = p.wakes.received[last]
-    return np.where(read, np.maximum(end, take(wait["ts_ns"], over, _NEVER)), end)
+    return np.where(read, np.maximum(end, take(waits.begin, over, _NEVER)), end)
 
 
 def until(p: Picture, calls: Ints, end: Ints) -> Ints:

@@ -126,15 +126,15 @@ def _inner(tid: Ints, begin: Ints, end: Ints) -> Ints:
 
 
 def _iterations(p: Picture, tid: int) -> _Holds:
-    """Return a thread's loop iterations: from an epoll_wait's return to its last callback's end."""
-    wait, runs = p.events["epoll_wait"], p.runs
+    """Return a thread's loop iterations: from its wait's return to its last callback's end."""
+    waits, runs = p.look.waits, p.runs
     mine = np.flatnonzero(runs.tid == tid)
     begin, end = runs.begin[mine], runs.end[mine]
     reach = np.maximum.accumulate(end) if len(end) else end
-    polls = np.flatnonzero(wait["tid"] == tid)
-    # an epoll_wait inside a run is not the loop's own
-    outer = take(reach, np.searchsorted(begin, wait["ts_ns"][polls], side="right") - 1)
-    start = np.sort(p.look.wait_end[polls[outer <= wait["ts_ns"][polls]]])
+    polls = np.flatnonzero(waits.tid == tid)
+    # one inside a run is not the loop's own
+    outer = take(reach, np.searchsorted(begin, waits.begin[polls], side="right") - 1)
+    start = np.sort(waits.end[polls[outer <= waits.begin[polls]]])
     first = np.searchsorted(begin, start)
     behind = np.append(first[1:], len(begin)) if len(start) else first
     kept = behind > first

@@ -12,13 +12,13 @@ import numpy as np
 
 from tracer.correlate.index import distinct, ints, take
 from tracer.correlate.words import LAG
+from tracer.system.syscalls import WAITS
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs, Table
     from tracer.correlate.index import Bools, Ints
 
 LOOP, BUSY, RUNQ, SYSCALL, GIL, THROTTLED = range(6)
-_EPOLL = (232, 281, 441)
 _WOKEN_EARLY = 64
 OFF_THROTTLED, OFF_GIL = 1, 2  # record.h
 
@@ -44,7 +44,7 @@ class _Pieces:
 
 
 def _inside(runs: Runs, ours: Ints, when: Ints) -> Bools:
-    """Say of each moment whether it lies in a run of the thread: its epoll_wait is no loop's."""
+    """Say of each moment whether it lies in a run of the thread: its waits there are no loop's."""
     reach = np.maximum.accumulate(runs.end[ours]) if len(ours) else ours
     return take(reach, np.searchsorted(runs.begin[ours], when, side="right") - 1) > when
 
@@ -62,7 +62,7 @@ class ThreadTime:
         # never woken before it came back: it was not asleep, or the record is open
         woken = np.where((state != 0) & (wake_ns == 0) & ~early, back, woken)
         gil, throttled = off["why"][mine] & OFF_GIL != 0, off["why"][mine] & OFF_THROTTLED != 0
-        waiting = np.isin(off["nr"][mine], _EPOLL) & ~_inside(runs, ours, out)
+        waiting = np.isin(off["nr"][mine], list(WAITS)) & ~_inside(runs, ours, out)
         blocked = ~waiting & ~gil
         spans = (
             (runs.begin[ours], runs.end[ours], BUSY),

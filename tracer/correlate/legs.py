@@ -37,7 +37,8 @@ class Legs:
     """All legs, in the order of their suspensions.
 
     `cuts` is t0..t8 (ns, UNKNOWN where not recorded), `stages` the eight durations (UNKNOWN
-    likewise). `rows` names the proving rows of the event tables, -1 for none.
+    likewise). `wait` is the loop's wait (Waits) that ended at t5; `rows` names the proving rows of
+    the event tables; -1 for none.
     """
 
     group: Ints
@@ -51,6 +52,7 @@ class Legs:
     stages: list[Ints]
     reasons: Ints
     own_run: Ints
+    wait: Ints
     rows: dict[str, Ints] = field(default_factory=dict)
 
 
@@ -117,8 +119,8 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     )
     root, link = c.wakes.began[last], c.wakes.link[last]
     began = np.where(root >= 0, take(runs.begin, root), t6)
-    wait = c.look.waits_by_end.before(sus.tid[last], np.minimum(began, t6))
-    t5 = np.where(polled & (wait >= 0), take(c.look.wait_end, wait), UNKNOWN)
+    wait = np.where(polled, c.look.waits.by_end.before(sus.tid[last], np.minimum(began, t6)), -1)
+    t5 = take(c.look.waits.end, wait, UNKNOWN)
     # another step was the cause; what it put on the ready queue made the task ready in its turn
     instant = ~polled & (by != BY_NOTHING)
     t3, t4, t5 = (np.where(instant, c.wakes.root_ns[last], t) for t in (t3, t4, t5))
@@ -143,7 +145,6 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
         "send_id": send,
         "last_send_id": last_send,
         "call_id": woken_call,
-        "epoll_id": np.where(polled, wait, -1),
         "callback_id": take(runs.callback, root),
         "work_id": np.where(by == BY_THREAD, c.wakes.work[last], -1),
         "waker_step_id": take(runs.step, c.wakes.root[last]),
@@ -160,6 +161,7 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
         stages=_stages(cuts),
         reasons=bits,
         own_run=np.where(polled, root, -1),
+        wait=wait,
         rows=rows,
     )
 

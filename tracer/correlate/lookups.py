@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.index import Index, Ints, distinct, ints, take
+from tracer.correlate.waits import Waits
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
-    from tracer.correlate.events import Events
+    from tracer.correlate.events import Events, Runs
     from tracer.correlate.wakes import Calls
 
 # include/net/tcp_states.h
@@ -21,27 +22,15 @@ ESTABLISHED, CLOSE_WAIT = 1, 8
 class Lookups:
     """Event rows by thread, socket or run, and time."""
 
-    def __init__(self, events: Events, calls: Calls) -> None:
+    def __init__(self, events: Events, runs: Runs, calls: Calls) -> None:
         """Name the trace; nothing is indexed yet."""
-        self._events, self._calls = events, calls
+        self._events, self._runs, self._calls = events, runs, calls
         self._call = events["syscall"]
 
     @cached_property
-    def wait_end(self) -> Ints:
-        """Return the end of each epoll_wait, ns."""
-        wait = self._events["epoll_wait"]
-        return ints(wait["ts_ns"] + wait["dur_ns"])
-
-    @cached_property
-    def waits_by_end(self) -> Index:
-        """Find an epoll_wait by thread and end."""
-        return Index(self._events["epoll_wait"]["tid"], self.wait_end)
-
-    @cached_property
-    def waits(self) -> Index:
-        """Find an epoll_wait by thread and begin."""
-        wait = self._events["epoll_wait"]
-        return Index(wait["tid"], wait["ts_ns"])
+    def waits(self) -> Waits:
+        """Return when loops waited."""
+        return Waits(self._events, self._runs, self._calls)
 
     @cached_property
     def off_cpu(self) -> Index:

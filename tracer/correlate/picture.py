@@ -103,7 +103,7 @@ def picture_of(events: Events) -> Picture:
         receipts,
         sockets,
         streams,
-        Lookups(events, calls),
+        Lookups(events, runs, calls),
         Threads(events, runs),
         awaits=np.arange(sus.groups),
         owned=lean(moved[order]),

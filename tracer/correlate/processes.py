@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.index import Index, Ints, Keys, ints, take
-from tracer.system.syscalls import NUMBER
+from tracer.system.syscalls import NUMBER, POLLS
 
 if TYPE_CHECKING:
     from tracer.correlate.picture import Picture
 
-_POLLS = [NUMBER[name] for name in ("poll", "ppoll", "select", "pselect6", "epoll_wait")]
+_POLLS = [*POLLS, NUMBER["epoll_wait"]]
 # what the interpreter does between the two reads of a message: the GIL, memory
 _BETWEEN = [NUMBER[name] for name in ("futex", "mmap", "munmap", "mremap")]
 _LENGTH_BYTES = 4

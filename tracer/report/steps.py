@@ -30,6 +30,7 @@ _TABLE_OF = {
     "rx_packet_id": "receive",
     "rx_id": "receive",
     "epoll_id": "epoll_wait",
+    "poll_id": "syscall",
     "off_cpu_id": "off_cpu",
     "napi_poll_id": "napi_poll",
     "tx_interrupt_id": "tx_interrupt",
@@ -156,7 +157,7 @@ class _Explainer:
         return (tx, int(there["ts_ns"])) if inside else (0, 0)
 
     def _step(self, step: Step) -> dict[str, Any]:
-        complete = all(self.found[need] is not None for need in step.needs)
+        complete = self._proved(step)
         start, end = getattr(self, f"_bounds_{step.number}")()
         status, reason = "observed", self._remark(step.number)
         if not complete:
@@ -167,13 +168,18 @@ class _Explainer:
         return {
             "step": step.number,
             "layer": step.layer,
-            "what": self._what(step) if complete or step.number == 5 else step.title,
+            "what": self._what(step) if complete or step.number == 5 else self._title(step),
             "status": status,
             "reason": reason,
             "start_ns": start,
             "dur_ns": max(0, end - start) if start is not None and end is not None else None,
             "evidence": self._evidence(step) if status != "absent" else [],
         }
+
+    def _proved(self, step: Step) -> bool:
+        if step.instead and self.found[step.instead] is not None:
+            return True
+        return all(self.found[need] is not None for need in step.needs)
 
     # bounds: (start, end), None where unknown
 
@@ -250,7 +256,7 @@ class _Explainer:
         return ready, waking if waking is not None and ready and waking >= ready else told or ready
 
     def _bounds_10(self) -> tuple[int | None, int | None]:
-        returned, ready = self._end("epoll_id"), self._bounds_9()[1]
+        returned, ready = self._end("epoll_id") or self._end("poll_id"), self._bounds_9()[1]
         if returned is None:
             return None, None
         return (min(ready, returned) if ready is not None else returned), returned
@@ -270,7 +276,16 @@ class _Explainer:
 
     def _what(self, step: Step) -> str:
         more = getattr(self, f"_words_{step.number}", None)
-        return step.title + (more() if more else "")
+        return self._title(step) + (more() if more else "")
+
+    def _title(self, step: Step) -> str:
+        """Return the step's title with the call in which the loop really waited."""
+        wait, poll = self.found["epoll_id"], self.found["poll_id"]
+        if poll is not None:
+            name = syscalls.name_of(poll["nr"])
+            return step.title.replace("epoll_wait", name).replace("epoll", name)
+        name = syscalls.name_of(wait["nr"]) if wait else "epoll_wait"
+        return step.title.replace("epoll_wait", name)
 
     def _words_1(self) -> str:
         return f" ({_short(self.row['where'])})"
@@ -336,6 +351,8 @@ class _Explainer:
             return "virtual_link" if self.found["peer_rx_id"] is not None else None
         if number == 8 and rx is not None:
             return self.cards.remark(rx)
+        if number == 10 and self.found["poll_id"] is not None:
+            return "ready_not_listed"
         if number in (9, 10) and self.found["off_cpu_id"] is None:
             return "loop_was_running"
         return None
@@ -351,7 +368,7 @@ class _Explainer:
         return notes
 
     def _evidence(self, step: Step) -> list[dict[str, Any]]:
-        keys = [*step.needs, *_FURTHER.get(step.number, ())]
+        keys = [*step.needs, step.instead or step.needs[0], *_FURTHER.get(step.number, ())]
         proof: list[dict[str, Any]] = []
         rx, poll = self.found["rx_first_id"], self.found["napi_poll_id"]
         if step.number == 8 and rx is not None:

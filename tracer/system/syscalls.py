@@ -94,9 +94,15 @@ SENDS = frozenset(nr for nr, cls in CLASS_OF.items() if cls in (SEND, WRITE))
 RECVS = frozenset(nr for nr, cls in CLASS_OF.items() if cls in (RECV, READ))
 
 
+# in which an event loop waits: asyncio has selectors on epoll, on poll and on select
+POLLS = frozenset(NUMBER[name] for name in ("poll", "ppoll", "select", "pselect6"))
+WAITS = POLLS | {nr for nr, cls in CLASS_OF.items() if cls == EPOLL_WAIT}
+
+
 def defines() -> list[str]:
     """Return the numbers that the probes know by name, as `-DNR_NAME=number`."""
-    known = {name: NUMBER[name] for name in ("epoll_pwait2", "futex")} | {"exit": 60}
+    names = ("epoll_pwait2", "futex", "io_uring_enter")
+    known = {name: NUMBER[name] for name in names} | {"exit": 60}
     return [f"-DNR_{name.upper()}={nr}" for name, nr in known.items()]
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from tracer.correlate.words import LONG_HOLD_NS, STAGES
 from tracer.report.blocking import READY
 from tracer.report.intervals import HANDLERS, ON_CPU, SOFTIRQS, STAGE_SPANS, THREAD_NAMES
+from tracer.system.syscalls import POLLS
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
+_POLLS = tuple(sorted(POLLS))
 MOST_AWAITS = 12_000
 MOST_RUNS = 60_000  # of each other kind
 MOST_TASKS = 400
@@ -103,7 +105,7 @@ def _loops(trace: Trace, lanes: Lanes) -> list[str]:
         lanes,
         "loop",
         "steps, callbacks and sleeps of event loops",
-        """
+        f"""
         SELECT r.tid AS lane, 'loop, thread ' || r.tid AS title, r.ts_ns AS start_ns, r.end_ns,
                'step' AS kind, coalesce(nullif(t.task_name, ''), t.coroutine) AS name
           FROM step r LEFT JOIN task_total t ON t.agent = r.agent AND t.serial = r.task
@@ -112,7 +114,11 @@ def _loops(trace: Trace, lanes: Lanes) -> list[str]:
           FROM callback c LEFT JOIN string s ON s.agent = c.agent AND s.id = c.name_str
         UNION ALL
         SELECT tid, 'loop, thread ' || tid, ts_ns, ts_ns + dur_ns, 'sleeping', 'epoll_wait'
-          FROM epoll_wait WHERE tid IN (SELECT tid FROM step)""",
+          FROM epoll_wait WHERE tid IN (SELECT tid FROM step)
+        UNION ALL
+        SELECT tid, 'loop, thread ' || tid, ts_ns, ts_ns + dur_ns, 'sleeping', 'poll'
+          FROM syscall WHERE nr IN {_POLLS} AND tid IN (SELECT tid FROM step)
+           AND tid NOT IN (SELECT tid FROM epoll_wait)""",
     )
 
 
