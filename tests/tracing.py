@@ -38,6 +38,7 @@ SHAPES = (
     "accept",
     "busy",
     "cancelled",
+    "cancelled_by_answer",
     "connect",
     "datagrams",
     "ended_badly",

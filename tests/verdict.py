@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from exact import facts
 
+from tracer.system.syscalls import RECVS
+
 if TYPE_CHECKING:
     from tracing import Row, Traced
 
@@ -18,6 +20,7 @@ class Verdict:
     """How many awaits a load noted, which of them the trace has wrong, and how sure it was.
 
     `moving` counts the rows that moved bytes, `inferred` and `unattributed` those among them.
+    `missed` are inferred rows though wake edges lead from a receive on their socket to their end.
     """
 
     noted: int = 0
@@ -25,12 +28,15 @@ class Verdict:
     inferred: int = 0
     unattributed: int = 0
     wrong: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[Row] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        """Say whether nothing is wrong, and under 0.5 % without a task."""
+        """Say whether nothing is wrong or missed, and under 0.5 % without a task."""
         some = self.noted > 0 and self.moving > 0
-        return some and not self.wrong and self.unattributed < 0.005 * self.moving
+        return (
+            some and not self.wrong and not self.missed and self.unattributed < 0.005 * self.moving
+        )
 
 
 def verdict(trace: Traced) -> Verdict:
@@ -41,7 +47,27 @@ def verdict(trace: Traced) -> Verdict:
             said.moving += 1
             said.inferred += row["attribution"] == "inferred"
             said.unattributed += row["attribution"] == "unattributed"
+    said.missed = missed(trace)
     return said
+
+
+def missed(trace: Traced) -> list[Row]:
+    """Return the inferred rows to whose end callbacks lead from a receive on their socket."""
+    return trace.query(
+        f"""
+        WITH RECURSIVE edge AS (
+          SELECT a.await_id, a.sock, s.agent, s.waker_run AS run, s.wake_ns
+            FROM "await" a JOIN task_total t USING (task_id)
+            JOIN step s ON s.agent = t.agent AND s.task = t.serial AND s.ts_ns = a.end_ns
+           WHERE a.attribution = 'inferred' AND a.ended_by <> 'recv'
+          UNION
+          SELECT await_id, sock, c.agent, c.waker_run, c.wake_ns
+            FROM edge JOIN callback c USING (agent, run) WHERE c.waker_run > 0)
+        SELECT DISTINCT await_id, call.id FROM edge JOIN callback c USING (agent, run)
+          JOIN syscall call ON call.sock = edge.sock AND call.tid = c.tid AND call.ret >= 0
+           AND call.ts_ns BETWEEN c.ts_ns AND least(c.end_ns, edge.wake_ns)
+         WHERE call.nr IN ({", ".join(map(str, sorted(RECVS)))}) ORDER BY await_id"""
+    )
 
 
 def _by_rows(trace: Traced) -> Verdict:

@@ -11,7 +11,7 @@ import contextlib
 import sys
 from typing import Any
 
-from truth import one_by_one, wait
+from truth import answering, one_by_one, peer, wait
 
 SHORT_S = 0.004
 INLINE = sys.version_info >= (3, 12)  # wait_for runs what it waits for in the same task
@@ -113,4 +113,46 @@ async def ended_badly() -> dict[str, Any]:
     return {"count": await one_by_one(*subjects, *more)}
 
 
-SHAPES = (ended_badly,)
+async def cancelled_by_answer() -> dict[str, Any]:
+    """Let the callback that reads an answer cancel who waits for it: at once, later, once woken."""
+    loop = asyncio.get_running_loop()
+    sizes = ((1001, 5003), (1002, 5009), (1003, 5011))
+
+    def at_once(_future: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        task.cancel()
+
+    def later(_future: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        loop.call_soon(task.cancel)
+
+    def once_woken(future: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+        future.set_result(None)
+        task.cancel()
+
+    for how, (sent, answer) in zip((at_once, later, once_woken), sizes, strict=True):
+
+        async def subject(how: Any = how, sent: int = sent, answer: int = answer) -> None:
+            future, task = loop.create_future(), asyncio.current_task()
+
+            class Answered(asyncio.Protocol):
+                received = 0
+
+                def data_received(self, data: bytes) -> None:
+                    self.received += len(data)
+                    if self.received == answer:
+                        how(future, task)
+
+            port = peer(answering((sent, answer)))
+            transport, _ = await loop.create_connection(Answered, "127.0.0.1", port)
+            try:
+                with wait(how.__name__, sent_bytes=sent, recv_bytes=answer):
+                    transport.write(b"q" * sent)
+                    await future
+            finally:
+                transport.close()
+
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.create_task(subject(), name=how.__name__)
+    return {"count": len(sizes)}
+
+
+SHAPES = (ended_badly, cancelled_by_answer)

@@ -36,6 +36,7 @@ def test_no_await_is_wrong(traced: Tracings, servers: Peers, name: str) -> None:
     trace = traced(f"{name}.py", *servers.options(LOADS[name]))
     said = verdict(trace)
     assert said.wrong == []
+    assert said.missed == []
     assert said.good
     guesses = [row for row in trace.awaits if row["attribution"] == "inferred"]
     assert all("last_sender" in row["reasons"] for row in guesses)

@@ -264,6 +264,21 @@ def test_cancelled(traced: Tracings) -> None:
     assert stages(row)["remote"] >= 18 * MS
 
 
+def test_cancelled_by_answer(traced: Tracings) -> None:
+    """The bytes that led to a cancellation are of the await that it ended, by the wake edge."""
+    trace = traced("shapes.py", "cancelled_by_answer")
+    for row, wait in zip(subjects(trace), trace.truth["waits"], strict=True):
+        assert (row["outcome"], row["attribution"]) == ("cancelled", "exact")
+        assert (row["sent_bytes"], row["recv_bytes"]) == (wait["sent_bytes"], wait["recv_bytes"])
+        assert row["ended_by"]["type"] == "callback"
+        run = trace.one("callback", row["ended_by"]["id"])
+        (call,) = trace.query(
+            f"SELECT ts_ns FROM syscall WHERE nr = 45 AND ret = {wait['recv_bytes']}"
+        )
+        assert run["ts_ns"] < call["ts_ns"] < run["end_ns"]
+        assert row["reasons"] == []
+
+
 def test_open_at_end(traced: Tracings) -> None:
     """An await that the process's end cuts off ends with the trace, incomplete."""
     trace = traced("shapes.py", "open_at_end")

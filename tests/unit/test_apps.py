@@ -41,6 +41,7 @@ SHAPES = {
     "thread": 1,
     "yield": 1,
     "cancelled": 1,
+    "cancelled_by_answer": 3,
     "open_at_end": 1,
     "locks": 4,
     "queues": 9,
@@ -61,6 +62,7 @@ SHAPES = {
 }
 OUTCOMES = {
     "cancelled": {"cancelled"},
+    "cancelled_by_answer": {"cancelled"},
     "open_at_end": {"open"},
     "ended_badly": {"exception", "cancelled"},
 }

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.index import Bools, Ints, distinct, take
+from tracer.correlate.index import Bools, Index, Ints, distinct, previous_in_group, take
+from tracer.correlate.tasks import HOW_FUTURE, HOW_YIELD
 from tracer.events.header import load as load_header
 
 if TYPE_CHECKING:
-    from tracer.correlate.events import Events
+    from tracer.correlate.events import Events, Runs
     from tracer.correlate.picture import Picture
     from tracer.correlate.sockets import Socket
-    from tracer.correlate.tasks import Suspensions
-    from tracer.correlate.wakes import Wakes
+    from tracer.correlate.tasks import Suspensions, Tasks
+    from tracer.correlate.wakes import Calls, Wakes
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -133,6 +134,51 @@ def woke_unknown(events: Events, sus: Suspensions, wakes: Wakes) -> Ints:
     unknown |= touched(events, sus.parked, sus.resume, ("agent_gap",))
     wakers = np.concatenate([sus.waker[unknown], wakes.wakers_of_lost])
     return wakers[wakers >= 0]
+
+
+def wakes_of_lost(
+    events: Events, runs: Runs, calls: Calls, tasks: Tasks
+) -> tuple[Ints, Ints, Ints]:
+    """Return the receives that ended suspensions of which there is no record.
+
+    The step before was lost: what it waited for is not known, but the bytes are not another's.
+    The second array has those of which that is not certain: the task's birth was lost, too, and
+    the step may have been its first, of a task that the receive's callback made; or the task itself
+    made the receive in a step that was lost, and perhaps went on to receive more, or in one of
+    which it is not known what began it. The third array has the runs that ended the suspensions.
+    """
+    step, task = events["step"], events["task"]
+    who = tasks.find(step["agent"], step["task"])
+    order = np.lexsort((step["ts_ns"], who))
+    before = take(order, previous_in_group(who[order]))
+    prior = np.empty(len(order), np.int64)
+    prior[order] = before
+    how = take(step["how"], prior, 0)
+    waker = take(runs.waker, runs.of_step)
+    birth = tasks.row[who]
+    newborn = (prior < 0) & (birth >= 0) & (take(task["run"], birth) == step["waker_run"])
+    lost = np.flatnonzero((waker >= 0) & ~((how >= HOW_FUTURE) & (how <= HOW_YIELD)) & ~newborn)
+    recvs = calls.recvs
+    index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
+    through = waker[lost]
+    # what a task woke waited for that task, or through it for a receive: that cannot be told
+    by_callback = (take(runs.callback, through) >= 0) & (
+        step["flags"][lost] & load_header().constants["RUN_CANCEL_REQUEST"] == 0
+    )
+    direct = index.before(through, step["wake_ns"][lost])
+    own = index.after(runs.of_step[lost], step["ts_ns"][lost])
+    found = np.where(direct < 0, np.where(take(runs.wake, through, 1) == 0, own, -1), direct)
+    found = np.where(by_callback, take(recvs, found), -1)
+    doubtful = (prior[lost] < 0) & (birth[lost] < 0)
+    of_step = recvs[(calls.task[recvs] > 0) & (calls.run[recvs] < 0)]  # its own step was lost
+    woken = np.flatnonzero((step["waker_run"] > 0) & (waker < 0))  # by whom was lost
+    first = take(recvs, index.after(runs.of_step[woken], step["ts_ns"][woken]))
+    unsure = np.concatenate([of_step, first[first >= 0]])
+    return (
+        np.concatenate([found[found >= 0], unsure]),
+        np.concatenate([found[(found >= 0) & doubtful], unsure]),
+        through,
+    )
 
 
 def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:

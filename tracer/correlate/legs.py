@@ -136,7 +136,7 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     sender = np.where(is_connect, 0, take(c.calls.task, send, 0))
     bits[(sender > 0) & (sender != sus.task[first])] |= reasons.bit("sent_by_child")
     bits[c.receipts.guessed[first] | c.receipts.guessed[last]] |= reasons.bit("last_sender")
-    bits[(c.receipts.shared[last] > 1) & (by == BY_RECV)] |= reasons.bit("recv_shared")
+    bits[c.receipts.shared[last] > 1] |= reasons.bit("recv_shared")
     bits[c.receipts.buffered[last] > 0] |= reasons.bit("buffered_write")
     cuts = _ordered(cuts)
     rows |= {

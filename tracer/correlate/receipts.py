@@ -70,11 +70,11 @@ def receipts_of(
 ) -> Receipts:
     """Distribute every receive and send."""
     call = events["syscall"]
-    by_recv = np.flatnonzero(wakes.by == BY_RECV)
+    by_recv = np.flatnonzero(wakes.receive >= 0)
     recvs = calls.recvs
     order = recvs[np.lexsort((call["ts_ns"][recvs], call["sock"][recvs]))]
     sock = call["sock"][order]
-    woke = np.isin(order, np.concatenate([wakes.call[by_recv], wakes.of_lost]))
+    woke = np.isin(order, np.concatenate([wakes.receive[by_recv], wakes.of_lost]))
     sends = calls.sends
     sent_last = take(
         sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, call["ts_ns"][order])
@@ -96,7 +96,7 @@ def receipts_of(
     begin = np.maximum.accumulate(np.where(fresh, place, 0)) if len(order) else place
     total = np.concatenate([[0], np.cumsum(size)])
     where = Keys(order)
-    at = where.find(wakes.call[by_recv])
+    at = where.find(wakes.receive[by_recv])
     first_recv = np.full(sus.count, -1, np.int64)
     shared = np.zeros(sus.count, np.int64)
     first_recv[by_recv] = order[begin[at]]
@@ -182,8 +182,8 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     """
     call, n = events["syscall"], len(order)
     sock, ts = call["sock"][order], call["ts_ns"][order]
-    by_recv = np.flatnonzero(wakes.by == BY_RECV)
-    at = Keys(order).find(wakes.call[by_recv])
+    by_recv = np.flatnonzero(wakes.receive >= 0)
+    at = Keys(order).find(wakes.receive[by_recv])
     since, group = np.full(n + 1, _NEVER), np.full(n + 1, -1, np.int64)
     np.minimum.at(since, at, sus.begin[by_recv])
     group[at] = sus.group[by_recv]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracer.correlate.gaps import touched
+from tracer.correlate.gaps import touched, wakes_of_lost
 from tracer.correlate.index import (
     Bools,
     Index,
@@ -21,7 +21,6 @@ from tracer.correlate.index import (
     Keys,
     lean,
     of_rows,
-    previous_in_group,
     take,
 )
 from tracer.correlate.tasks import (
@@ -201,14 +200,15 @@ def _containing(runs: Runs, tid: Ints, ts: Ints) -> Ints:
 class Wakes:
     """How each suspension ended.
 
-    `root` is the run that caused it, `link` the run by which that came to the task: what `root`
-    put on the ready queue, at `root_ns` (-1: the task itself). `began` is the callback in which
-    it all began: `root`, or the one behind a reader task. `call` is the row of `syscall` that
-    ended it (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the
-    woken task itself made it. `work` is the row of `work` whose end `root` tells, `kind` an index
-    into KINDS. `of_lost` are receives that ended suspensions of which there is no record,
-    `doubtful` those among them that perhaps only led to a new task; `wakers_of_lost` the runs that
-    ended such suspensions.
+    `root` is the run that caused it, `link` the run by which that came to the task: what `root` put
+    on the ready queue, at `root_ns` (-1: the task itself). `began` is the callback in which it all
+    began: `root`, or the one behind a reader task. `call` is the row of `syscall` that ended it
+    (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the woken task
+    itself made it. `receive` is the receive that made the task ready, by its end or by cancelling
+    it; also that of a task that was cancelled before it went on. `work` is the row of `work` whose
+    end `root` tells, `kind` an index into KINDS. `of_lost` are receives that ended suspensions of
+    which there is no record, `doubtful` those among them that perhaps only led to a new task;
+    `wakers_of_lost` the runs that ended such suspensions.
     """
 
     by: Ints
@@ -218,6 +218,7 @@ class Wakes:
     began: Ints
     call: Ints
     call_run: Ints
+    receive: Ints
     sock: Ints
     in_task: Bools
     work: Ints
@@ -232,8 +233,8 @@ class Wakes:
 
     @property
     def received(self) -> Bools:
-        """Say of each suspension whether a receive ended it."""
-        return np.asarray(self.by == BY_RECV)
+        """Say of each suspension whether a receive made its task ready."""
+        return np.asarray(self.receive >= 0)
 
 
 def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
@@ -329,9 +330,17 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     choose(accepted >= 0, BY_ACCEPT, accepted)
     choose(in_task, BY_RECV, own)
     choose(received >= 0, BY_RECV, received)
+    receive = np.where(by == BY_RECV, chosen, -1)
     choose(chain.signalled(waker, wake, link) & (received < 0), BY_SIGNAL)
     none = np.full(sus.count, -1, np.int64)
     cancelled = sus.next_flags & CANCEL != 0
+    ended = np.flatnonzero(cancelled)
+    alone, alone_ns, _ = chain.follow(sus.waker[ended], sus.wake[ended], np.zeros(len(ended), bool))
+    told = np.where(
+        take(runs.callback, alone) >= 0, last_in(recv_index, recvs, alone, alone_ns), -1
+    )
+    told[touched(events, take(call["ts_ns"], told, 0), sus.wake[ended])] = -1
+    receive[ended] = told
     choose(cancelled & (flags_w & TIMER == 0), BY_CANCEL, none)
     choose(cancelled & (flags_w & TIMER != 0), BY_TIMER, none)
     choose(sus.next_step < 0, BY_NOTHING, none)
@@ -342,7 +351,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     of_child = events.passing(sus.agent, name, lambda text: text.endswith(_OF_CHILD))
     kinds = _kinds(by, sus, leaf, (by == BY_TASK) & over & behind_shield, of_child)
 
-    of_lost, doubtful, wakers_of_lost = _wakes_of_lost(events, runs, calls, tasks)
+    of_lost, doubtful, wakers_of_lost = wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
         by=lean(by),
         root=lean(waker),
@@ -351,6 +360,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         began=lean(np.where((hop | (wrapped & in_task)) & (by == BY_RECV), behind, waker)),
         call=lean(chosen),
         call_run=lean(take(calls.run, chosen)),
+        receive=lean(receive),
         sock=take(call["sock"], chosen, 0),
         in_task=in_task & (by == BY_RECV) & (received < 0),
         work=lean(work),
@@ -453,46 +463,3 @@ def _kinds(by: Ints, sus: Suspensions, leaf: Ints, shielded: Bools, of_child: Bo
     for fits, kind in reversed(rules):
         kinds = np.where(fits, leaf if kind is None else KINDS.index(kind), kinds)
     return kinds.astype(np.int8)
-
-
-def _wakes_of_lost(
-    events: Events, runs: Runs, calls: Calls, tasks: Tasks
-) -> tuple[Ints, Ints, Ints]:
-    """Return the receives that ended suspensions of which there is no record.
-
-    The step before was lost: what it waited for is not known, but the bytes are not another's.
-    The second array has those of which that is not certain: the task's birth was lost, too, and
-    the step may have been its first, of a task that the receive's callback made; or the task itself
-    made the receive in a step that was lost, and perhaps went on to receive more, or in one of
-    which it is not known what began it. The third array has the runs that ended the suspensions.
-    """
-    step, task = events["step"], events["task"]
-    who = tasks.find(step["agent"], step["task"])
-    order = np.lexsort((step["ts_ns"], who))
-    before = take(order, previous_in_group(who[order]))
-    prior = np.empty(len(order), np.int64)
-    prior[order] = before
-    how = take(step["how"], prior, 0)
-    waker = take(runs.waker, runs.of_step)
-    birth = tasks.row[who]
-    newborn = (prior < 0) & (birth >= 0) & (take(task["run"], birth) == step["waker_run"])
-    lost = np.flatnonzero((waker >= 0) & ~((how >= HOW_FUTURE) & (how <= HOW_YIELD)) & ~newborn)
-    recvs = calls.recvs
-    index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
-    through = waker[lost]
-    # what a task woke waited for that task, or through it for a receive: that cannot be told
-    by_callback = (take(runs.callback, through) >= 0) & (step["flags"][lost] & CANCEL == 0)
-    direct = index.before(through, step["wake_ns"][lost])
-    own = index.after(runs.of_step[lost], step["ts_ns"][lost])
-    found = np.where(direct < 0, np.where(take(runs.wake, through, 1) == 0, own, -1), direct)
-    found = np.where(by_callback, take(recvs, found), -1)
-    doubtful = (prior[lost] < 0) & (birth[lost] < 0)
-    of_step = recvs[(calls.task[recvs] > 0) & (calls.run[recvs] < 0)]  # its own step was lost
-    woken = np.flatnonzero((step["waker_run"] > 0) & (waker < 0))  # by whom was lost
-    first = take(recvs, index.after(runs.of_step[woken], step["ts_ns"][woken]))
-    unsure = np.concatenate([of_step, first[first >= 0]])
-    return (
-        np.concatenate([found[found >= 0], unsure]),
-        np.concatenate([found[(found >= 0) & doubtful], unsure]),
-        through,
-    )
