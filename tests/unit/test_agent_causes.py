@@ -10,7 +10,7 @@ import pytest
 from tracer.events import header
 
 if TYPE_CHECKING:
-    from tests.unit.agent_ring import Lab
+    from tests.unit.agent_ring import Lab, Ring
 
 C = header.load().constants
 
@@ -44,8 +44,18 @@ asyncio.run(main())
         assert first["ts_ns"] <= r["wake_ns"] <= first["end_ns"]
         assert r["wake_ns"] <= r["ts_ns"] <= r["end_ns"]
     # also of the first one, which is over before its giver has the future
-    told = [r["waker_run"] for r in ring.of("callback")]
-    assert [run for run in told if run in {r["run"] for r in works}] == [r["run"] for r in works]
+    check_told(ring)
+
+
+def check_told(ring: Ring) -> None:
+    """Fail unless each work is the waker of one callback, in their order.
+
+    From 3.14 on a future that is over when it gets wrapped is so at once, without a callback.
+    """
+    works = [r["run"] for r in ring.of("work")]
+    told = [r["waker_run"] for r in ring.of("callback") if r["waker_run"] in works]
+    early = ring.head["hexversion"] >= 0x030E0000 and told == works[1:]
+    assert told == works or early
 
 
 def test_only_its_future_names_the_work(lab: Lab) -> None:
@@ -65,12 +75,10 @@ async def main():
 asyncio.run(main())
 """)
     (ring,) = lab.rings()
-    works = [r["run"] for r in ring.of("work")]
-    assert len(works) == 3
+    assert len(ring.of("work")) == 3
     heres = [r for r in ring.of("callback") if ring.strings[r["name_str"]].endswith("here")]
     assert [r["waker_run"] for r in heres] == [0] * 4
-    told = [r["waker_run"] for r in ring.of("callback")]
-    assert [run for run in told if run in works] == works
+    check_told(ring)
 
 
 @pytest.mark.parametrize("flags", [(), ("-X", "dev")])

@@ -12,7 +12,8 @@ HANDLES = """
 import asyncio, collections, contextvars, gc, sys, weakref
 seen = []
 def show(handle):
-    fields = {name: getattr(handle, name) for name in handle.__slots__ if name != "__weakref__"}
+    names = [name for name in asyncio.Handle.__slots__ if name != "__weakref__"]
+    fields = {name: getattr(handle, name) for name in names}
     del fields["_loop"], fields["_context"], fields["_callback"]
     trace = fields.pop("_source_traceback")
     made = trace and (trace[-1].name, trace[-1].lineno)

@@ -187,6 +187,13 @@ struct run {
 	u8 flags;
 };
 
+/* When a callback that is no task's step was scheduled, until it runs. */
+struct scheduled {
+	const void *handle, *callback, *args; /* compared, never followed */
+	struct wake wake;
+};
+
+void schedule_remember(const struct scheduled *entry);
 void run_enter(struct run *run, u32 serial, u32 task);
 void run_leave(struct run *run);
 void write_step(struct run *run, u64 end_ns);
@@ -200,6 +207,9 @@ u32 run_serial(void);
 /* ---- soon.c ---- */
 void soon_install(PyObject *handle, PyObject *old);
 PyObject *soon(PyObject *old, PyObject *loop, PyObject *const *args);
+
+/* ---- threadsafe.c ---- */
+void threadsafe_install(void);
 
 /* ---- eager.c ---- */
 void eager_install(PyObject *loop_type);

@@ -10,12 +10,6 @@
 #define SETS 1024
 #define IN_FLIGHT 16
 
-/* When a callback that is no task's step was scheduled, until it runs. */
-struct scheduled {
-	const void *handle, *callback, *args; /* compared, never followed */
-	struct wake wake;
-};
-
 static struct scheduled scheduled[SETS][WAYS], in_flight[IN_FLIGHT];
 static u32 next_way, flying;
 static u32 runs;
@@ -38,7 +32,7 @@ static struct scheduled *set_of(const void *handle)
 	return scheduled[hash >> 54];
 }
 
-static void remember(const struct scheduled *entry)
+void schedule_remember(const struct scheduled *entry)
 {
 	struct scheduled *set = set_of(entry->handle);
 	int way;
@@ -126,7 +120,7 @@ static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struc
 
 	entry.handle = handle;
 	if ((!flight || land(flight)) && handle)
-		remember(&entry);
+		schedule_remember(&entry);
 	return handle;
 }
 
@@ -165,7 +159,7 @@ static PyObject *add_signalsafe(PyObject *loop, PyObject *handle)
 		struct scheduled entry = {handle, slot(handle, callback_at),
 					  slot(handle, args_at), wake};
 
-		remember(&entry);
+		schedule_remember(&entry);
 	}
 	return PyObject_CallFunctionObjArgs(old_add_signalsafe, loop, handle, NULL);
 }
@@ -493,6 +487,7 @@ int hooks_install(PyObject *loop_type, PyObject *handle, PyObject *timer, PyObje
 	eager_install(loop_type);
 	if (hook_replace(loop_type, &add_signalsafe_def, &old_add_signalsafe))
 		PyErr_Clear(); /* then it is not seen that a signal was the cause, nothing else */
+	threadsafe_install();
 	work_install(loop_type);
 	return 0;
 }

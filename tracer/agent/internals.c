@@ -11,10 +11,12 @@
 
 #include <stddef.h>
 
-#if defined(Py_BUILD_CORE_MODULE) && PY_VERSION_HEX >= 0x03090000 && PY_VERSION_HEX < 0x030E0000
+#if defined(Py_BUILD_CORE_MODULE) && PY_VERSION_HEX >= 0x03090000 && PY_VERSION_HEX < 0x03100000
 #include "internal/pycore_interp.h"
 #include "internal/pycore_runtime.h"
-#if PY_VERSION_HEX >= 0x030B0000
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interpframe_structs.h"
+#elif PY_VERSION_HEX >= 0x030B0000
 #include "internal/pycore_frame.h"
 #endif
 

@@ -2,7 +2,7 @@
  *
  * BaseEventLoop._call_soon(callback, args, context) without Python frames: asyncio's own goes
  * through two (itself and Handle.__init__), and to call it from C costs more than it did before.
- * What the hook adds is saved here again. Only where both are what we know (3.9 to 3.14 are);
+ * What the hook adds is saved here again. Only where both are what we know (3.9 to 3.15 are);
  * otherwise, and in debug mode, asyncio's own is called.
  */
 #include "agent.h"
@@ -85,6 +85,16 @@ void soon_install(PyObject *type, PyObject *old)
 	Py_XDECREF(dict);
 }
 
+/* Is the handle's type as it was when this was its version? */
+static bool is_version(unsigned int version)
+{
+#if PY_VERSION_HEX < 0x030A0000 /* a tag outlives its validity */
+	if (!PyType_HasFeature(handle_type, Py_TPFLAGS_VALID_VERSION_TAG))
+		return false;
+#endif
+	return version && handle_type->tp_version_tag == version;
+}
+
 /* Has nobody put another class or another __init__ in the place of asyncio's? */
 static bool as_it_was(void)
 {
@@ -92,7 +102,7 @@ static bool as_it_was(void)
 
 	if (PyDict_GetItem(events_dict, name_handle) != (PyObject *)handle_type)
 		return false;
-	if (known_version && handle_type->tp_version_tag == known_version)
+	if (is_version(known_version))
 		return true;
 	init = PyObject_GetAttr((PyObject *)handle_type, name_init);
 	if (!init)
