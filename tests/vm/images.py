@@ -7,25 +7,23 @@ user's cache under the hash of all that went in.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import inspect
 import lzma
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.debian import BuildFailed, building, key_of, mirror, run
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -38,10 +36,6 @@ _MODULES = (
     *("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"),
     *("crc32c_generic", "crc32c_intel", "ext4", "e1000", "e1000e"),
 )
-
-
-class BuildFailed(Exception):
-    """An image could not be built; the text has the last lines of the command that failed."""
 
 
 @dataclass(frozen=True)
@@ -57,67 +51,6 @@ def cache_folder() -> Path:
     """Return where images are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "awaitscope" / "vm"
-
-
-def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command and return its output; BuildFailed with the last lines if it fails."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise BuildFailed(f"{command[0]} failed with {done.returncode}:\n{last}")
-    return done.stdout
-
-
-def _key(*parts: str | bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else part.encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _building(name: str) -> Iterator[tuple[Path, Path | None]]:
-    """Give the path of a cached folder, and a folder to fill if it is not there yet."""
-    base = cache_folder()
-    base.mkdir(parents=True, exist_ok=True)
-    with (base / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        final = base / name
-        if final.exists():
-            yield final, None
-            return
-        # what an interrupted build left, and what was made from an older recipe
-        for old in (*base.glob(".new-*"), *base.glob(f"{name.rpartition('-')[0]}-*")):
-            shutil.rmtree(old)
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=base))
-        try:
-            yield final, fresh
-            fresh.rename(final)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-
-
-@cache
-def mirror() -> str:
-    """Return the Debian archive that this machine's apt uses."""
-    lines = run(
-        *("apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT) $(ORIGIN)"),
-        "Identifier: Packages",
-    ).splitlines()
-    for line in lines:
-        uri, component, origin = line.split(maxsplit=2)
-        if (component, origin) == ("main", "Debian") and uri.rstrip("/").endswith("/debian"):
-            return uri
-    raise BuildFailed("apt on this machine knows no Debian archive; run apt-get update")
 
 
 def _dependencies() -> list[str]:
@@ -153,8 +86,8 @@ def root_of(suite: str, say: Callable[[str], None]) -> Root:
     """
     guest_files = [path.read_bytes() for path in sorted((HERE / "guest").iterdir())]
     recipe = inspect.getsource(_build_root) + repr((ROOT_BYTES, _LAB_PACKAGES, _WITHOUT))
-    key = _key(suite, recipe, PROVISION.read_bytes(), *guest_files, *_dependencies())
-    with _building(f"root-{suite}-{key}") as (final, fresh):
+    key = key_of(suite, recipe, PROVISION.read_bytes(), *guest_files, *_dependencies())
+    with building(cache_folder(), f"root-{suite}-{key}") as (final, fresh):
         if fresh:
             say(f"building the guests' root file system ({suite}) …")
             _build_root(suite, fresh)
@@ -217,8 +150,8 @@ def kernel_of(suite: str, say: Callable[[str], None], flavour: str = "cloud-amd6
     package, release, version = found.groups()
     busybox = Path("/bin/busybox").read_bytes()
     recipe = inspect.getsource(_build_kernel) + inspect.getsource(_make_initrd) + repr(_MODULES)
-    key = _key(package, version, recipe, _initrd_text(), busybox)
-    with _building(f"kernel-{suite}-{flavour}-{key}") as (final, fresh):
+    key = key_of(package, version, recipe, _initrd_text(), busybox)
+    with building(cache_folder(), f"kernel-{suite}-{flavour}-{key}") as (final, fresh):
         if fresh:
             say(f"fetching Linux {release} ({suite}) …")
             _build_kernel(package, release, fresh, env)
