@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import quota
+from tests import quota, unpacked
 from tracer.capture.hooks import HOOKS
 from tracer.system import checks
 from tracer.system.kernel import bpf_object_ids
@@ -26,7 +26,7 @@ import leftovers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GUARDED = ("bpf", "netns", "postgres", "quota", "vm", "browser")
+GUARDED = ("bpf", "netns", "postgres", "quota", "vm", "browser", "debian")
 VM_NEEDS = ("qemu-system-x86_64", "mmdebstrap", "mke2fs", "busybox", "depmod", "cpio")
 
 
@@ -35,6 +35,8 @@ def obstacle(marker: str) -> str | None:
     """Return why tests with this marker cannot run here, in the doctor's words."""
     if marker == "quota":
         return quota.obstacle()
+    if marker == "debian":
+        return unpacked.obstacle()
     if marker == "browser":
         return None if shutil.which("chromium") else "there is no chromium; fix: make setup-test"
     if marker == "vm":

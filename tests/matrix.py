@@ -3,8 +3,9 @@
     sudo make test-matrix          # all that there is
     sudo .venv/bin/python tests/matrix.py --python 3.13 --load redis_pool
 
-Interpreters: of AWAITSCOPE_TEST_PYTHONS (paths, separated by colons), on PATH, of pyenv, Debian's.
-Each gets a virtual environment of its own in .matrix. What is missing is named, never passed over.
+Interpreters: of AWAITSCOPE_TEST_PYTHONS (paths, separated by colons), on PATH, of pyenv; what is
+lacking then is unpacked from Debian's archive. They and a virtual environment of each are kept in
+.matrix. What could not be had is named, never passed over.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from coded_loads import LOADS, OTHER_LOADS, ROOT, Load, Peers, peers
+from coded_loads import LOADS, OTHER_LOADS, Load, Peers, peers
 from tabulate import tabulate
 from tracing import APPS, COMMAND, Traced
 from verdict import verdict
 
+from tests.debian import BuildFailed
+from tests.unpacked import PLACE, install, make_environment, unpacked
+
 VERSIONS = [(3, minor) for minor in range(9, 16)]
 LOOPS = ("asyncio",)
 ALL = {**LOADS, **OTHER_LOADS}
-PLACE = ROOT / ".matrix"
 TELL = (
     "import sys; print(*sys.version_info[:2], sys.implementation.name, sys.abiflags or '-',"
     " sys.version.split()[0])"
@@ -41,16 +44,42 @@ def interpreters() -> dict[tuple[int, int], tuple[str, str]]:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     known = [str(path) for path in sorted(pyenv.glob("*/bin/python"), reverse=True)]
     found: dict[tuple[int, int], tuple[str, str]] = {}
-    for path in [*told, "/usr/bin/python3", *names, *known]:
-        if not path:
-            continue
-        done = subprocess.run([path, "-I", "-c", TELL], capture_output=True, text=True, check=False)
-        if done.returncode or len(done.stdout.split()) != 5:
-            continue
-        major, minor, implementation, flags, version = done.stdout.split()
-        if implementation == "cpython" and "t" not in flags:
-            found.setdefault((int(major), int(minor)), (path, version))
+    for path in filter(None, [*told, "/usr/bin/python3", *names, *known]):
+        version, full = look(path)
+        if version:
+            found.setdefault(version, (path, full))
     return found
+
+
+def look(path: Path | str) -> tuple[tuple[int, int] | None, str]:
+    """Return an interpreter's version; None if it is no CPython with a GIL, or does not run."""
+    done = subprocess.run([path, "-I", "-c", TELL], capture_output=True, text=True, check=False)
+    if done.returncode or len(done.stdout.split()) != 5:
+        return None, "does not run"
+    major, minor, implementation, flags, full = done.stdout.split()
+    known = implementation == "cpython" and "t" not in flags
+    return (int(major), int(minor)) if known else None, full
+
+
+def lacking(
+    wanted: list[tuple[int, int]], found: dict[tuple[int, int], tuple[str, str]]
+) -> dict[tuple[int, int], str]:
+    """Add what can be unpacked to `found`; return why the rest is lacking."""
+    why = {}
+    for version in wanted:
+        if version in found:
+            continue
+        try:
+            path = unpacked("python{}.{}".format(*version))
+        except BuildFailed as error:
+            why[version] = str(error)
+            continue
+        seen, full = look(path)
+        if seen == version:
+            found[version] = (str(path), full + " (Debian)")
+        else:
+            why[version] = f"{path}: {full}"
+    return why
 
 
 def environment(version: tuple[int, int], python: str) -> tuple[Path, set[str]]:
@@ -63,16 +92,15 @@ def environment(version: tuple[int, int], python: str) -> tuple[Path, set[str]]:
     stamp = folder / "packages.json"
     if stamp.exists():
         said = json.loads(stamp.read_text())
-        if said["wanted"] == wanted:
+        if (said["python"], said["wanted"]) == (python, wanted):
             return inside, set(said["missing"])
-    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    make_environment(python, folder)
     missing = set()
     for name in wanted:
         print(f"matrix: {folder.name}: pip install {name}", file=sys.stderr)
-        pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", name]
-        if subprocess.run(pip, capture_output=True, check=False).returncode:
+        if not install(inside, name):
             missing.add(name.partition("[")[0])
-    stamp.write_text(json.dumps({"wanted": wanted, "missing": sorted(missing)}))
+    stamp.write_text(json.dumps({"python": python, "wanted": wanted, "missing": sorted(missing)}))
     return inside, missing
 
 
@@ -129,6 +157,7 @@ def main() -> int:
     found, rows = interpreters(), []
     wanted = [tuple(map(int, text.split("."))) for text in options.python or []] or VERSIONS
     loads = options.load or list(ALL)
+    absent = lacking(wanted, found)
     with (
         tempfile.TemporaryDirectory(prefix="awaitscope-matrix-") as folder,
         peers(Path(folder)) as made,
@@ -140,8 +169,9 @@ def main() -> int:
                 rows += [{"python": full, **row} for row in new]
     heads = ("python", "loop", "load", "noted", "wrong", "inferred", "unattributed", "note")
     print(tabulate([[row.get(head) for head in heads] for row in rows], heads))
-    absent = [".".join(map(str, version)) for version in wanted if version not in found]
-    print(f"\nnot on this machine: CPython {', '.join(absent) or 'none'}")
+    print()
+    for version, why in absent.items():
+        print("not to be had here: CPython {}.{}:".format(*version), why)
     bad = [row for row in rows if row.get("failed")]
     print(f"{len(rows) - len(bad)} cells passed or named what they lack, {len(bad)} failed")
     return 1 if bad or not rows else 0

@@ -51,6 +51,15 @@ def unpacked(name: str) -> Path:
         return final / "usr" / "bin" / name
 
 
+def obstacle() -> str | None:
+    """Return why the newest CPython cannot be had here; unpack it if it can."""
+    try:
+        unpacked(NEWEST)
+    except BuildFailed as error:
+        return f"{NEWEST}: {error}"
+    return None
+
+
 def _unpack(name: str, suite: str, folder: Path) -> None:
     run(
         # its mounts go with it, also if it is interrupted
@@ -58,7 +67,7 @@ def _unpack(name: str, suite: str, folder: Path) -> None:
         *("mmdebstrap", "--mode=root", "--variant=extract", "--quiet"),
         # an archive's copy may lag behind; what is in it is signed all the same
         *('--aptopt=Acquire::Check-Valid-Until "false"', '--aptopt=Acquire::Languages "none"'),
-        *('--aptopt=APT::Install-Recommends "false"', '--dpkgopt=path-exclude=/usr/share/doc/*'),
+        *('--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"),
         *(f"--include={name if name == 'pypy3' else f'{name}-dev'}", suite, folder, mirror()),
     )
     shutil.rmtree(folder / "dev")
@@ -86,7 +95,7 @@ def make_environment(python: Path | str, folder: Path) -> Path:
     """
     subprocess.run([python, "-m", "venv", "--clear", "--without-pip", folder], check=True)
     inside = folder / "bin" / "python"
-    tell = "import sys, sysconfig; print('%d.%d' % sys.version_info[:2], sysconfig.get_path('purelib'))"
+    tell = "import sysconfig as s; print(s.get_python_version(), s.get_path('purelib'))"
     version, site = run(inside, "-c", tell).split(maxsplit=1)
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),

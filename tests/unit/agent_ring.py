@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.unpacked import NEWEST, unpacked
 from tracer import agent
 from tracer.events import header
 
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
 _HEADER_BYTES = 4096
 _RECORD_BYTES = 64
 _KIND_AT = 14
-PYTHONS = [sys.executable, *filter(None, os.environ.get("AWAITSCOPE_TEST_PYTHONS", "").split(":"))]
+PYTHONS = [
+    sys.executable,
+    pytest.param(NEWEST, marks=pytest.mark.debian),
+    *filter(None, os.environ.get("AWAITSCOPE_TEST_PYTHONS", "").split(":")),
+]
+
+
+def path_of(python: str) -> str:
+    """Return the path of one of PYTHONS."""
+    return str(unpacked(python)) if python == NEWEST else python
 
 
 @dataclass
@@ -125,8 +135,9 @@ def agent_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=PYTHONS)
 def lab(request: pytest.FixtureRequest, tmp_path: Path, agent_cache: Path) -> Lab:
     """Return a lab for one Python."""
-    reason = agent.prebuild(request.param, agent_cache)
+    python = path_of(request.param)
+    reason = agent.prebuild(python, agent_cache)
     if reason and reason.startswith(("no_compiler", "no_headers")):
         pytest.skip(reason)
     assert reason is None
-    return Lab(request.param, tmp_path, agent_cache)
+    return Lab(python, tmp_path, agent_cache)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agent_ring import PYTHONS
+from tests.unit.agent_ring import PYTHONS, path_of
 from tracer.capture.lines import line_at
 
 # what an interpreter says of its own functions: table, first line, and the line of each instruction
@@ -41,7 +41,10 @@ def test_lines_are_the_interpreters(python: str) -> None:
     """Each instruction has the line that its interpreter gives it."""
     some = [__file__, json.__file__, subprocess.__file__]
     done = subprocess.run(
-        [python, "-c", TELL, *map(str, map(Path, some))], capture_output=True, text=True, check=True
+        [path_of(python), "-c", TELL, *map(str, map(Path, some))],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     version, codes = json.loads(done.stdout)
     seen = 0

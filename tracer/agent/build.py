@@ -20,6 +20,7 @@ _RECORD_DIRS = (
     os.path.join(os.path.dirname(os.path.dirname(_HERE)), "probes", "include"),
 )
 REASONS = ("no_compiler", "no_headers", "build_failed", "unsupported_python", "unsafe_cache")
+_OLDEST, _NEWEST = (3, 9), (3, 15)
 _FIRST_EXIT_CODE = 10  # of the script: 10 is REASONS[0]
 
 
@@ -60,8 +61,12 @@ def source_hash() -> str:
 
 def check_python() -> None:
     """Raise BuildError if the running Python is none that the agent can live in."""
-    if sys.implementation.name != "cpython" or sys.version_info < (3, 9):
-        raise BuildError("unsupported_python", sys.version.split()[0])
+    name, version = sys.implementation.name, ".".join(map(str, sys.implementation.version[:3]))
+    if name != "cpython":
+        raise BuildError("unsupported_python", f"{name} {version}, not CPython")
+    if not _OLDEST <= sys.version_info[:2] <= _NEWEST:
+        known = "{}.{} to {}.{}".format(*_OLDEST, *_NEWEST)
+        raise BuildError("unsupported_python", f"CPython {version}; the agent knows {known}")
     if "t" in getattr(sys, "abiflags", ""):
         raise BuildError("unsupported_python", "free-threaded build")
 
