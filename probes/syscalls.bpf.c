@@ -51,6 +51,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 		}
 		t->fd = c == CLASS_SOCKET ? -1 : (s32)a.di;
 		if (c == CLASS_EPOLL_WAIT) {
+			t->polled_ns = 0;
 			t->timeout_ms = RD(s32, regs, O_REGS_R10);
 			if (nr == NR_EPOLL_PWAIT2) {
 				u64 ts[2] = {};
@@ -168,6 +169,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	if ((c == CLASS_OTHER || !t->keep) && now - started < SLOW_NS)
 		goto done;
 	if (c == CLASS_EPOLL_WAIT) {
+		t->polled_ns = now;
 		emit_epoll_wait(t, tid, now, ret);
 		goto done;
 	}

@@ -12,6 +12,7 @@ struct thread_state {
 	u64 arg1, arg2; /* second and third argument */
 	u64 slot;       /* where the agent publishes the running task, 0 no agent */
 	u64 regs;       /* registers of the running system call, in the kernel */
+	u64 polled_ns;  /* its last epoll_wait returned, 0 none or it is in one */
 	u64 out_ns;     /* switched out since, 0 on a CPU */
 	u64 wake_ns;    /* last sched_waking */
 	u64 wake_sock;  /* the socket that caused it */

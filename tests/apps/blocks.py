@@ -214,9 +214,7 @@ def second() -> None:
 
 def short() -> None:
     """Be one of many."""
-    end = time.monotonic() + 0.005
-    while time.monotonic() < end:
-        pass
+    time.sleep(0.005)
 
 
 BLOCKS = {

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tracer.capture.watch import Look, Watch
+from tracer.capture.watch import Key, Look, Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MS = 1_000_000
-KEY = (1, 2, 3)
+KEY = Key(1, 2, 3, 0)
 GIL = range(0x7000, 0x7080)
 
 
@@ -23,13 +23,13 @@ def sample(line: int = 7) -> dict[str, Any]:
     return {"frames": [inner, outer], "user": inner, "calls": "f", "collecting": False}
 
 
-def told(looks: list[Look], over_ms: int = 50) -> list[str]:
+def told(looks: list[Look], over_ms: int = 50, key: Key = KEY) -> list[str]:
     """Return what is said of a run that is seen like this, then ends."""
     said: list[str] = []
     watch = Watch(over_ms * MS, said.append)
     for look in looks:
-        watch.saw(KEY, 0, look.ts_ns, look, sample())
-        watch.settle([KEY])
+        watch.saw(key, look.ts_ns, look, sample())
+        watch.settle([key])
     watch.settle([])
     watch.end()
     return said
@@ -54,6 +54,15 @@ def test_the_largest_share_is_the_cause(cpu_ms: int, wait_ms: int, doing: str, s
     assert line.startswith("blocking: 0.08 s or more, ")
     assert line.endswith(says)
     assert count == "blocking: 1 times over 50 ms, 0.08 s"
+
+
+def test_an_iteration_of_many_callbacks() -> None:
+    """An iteration full of runs is told as such, but only if it did it itself."""
+    key = Key(1, 2, 0, 0)
+    line, *_rest = told([Look(at * 20 * MS, at * 20 * MS, 0, "") for at in range(1, 5)], key=key)
+    assert line == "blocking: 0.08 s or more, many callbacks, on a CPU: main at /app.py:7, in f"
+    line, *_rest = told([Look(at * 20 * MS, 0, at * 20 * MS, "") for at in range(1, 5)], key=key)
+    assert line.startswith("blocking: 0.08 s or more, wanted a CPU: ")
 
 
 def test_one_look_tells_no_cause() -> None:

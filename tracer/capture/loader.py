@@ -205,6 +205,18 @@ class Loader:
         """Return the state of all traced threads by tid: what is still running at the end."""
         return {int(key.value): leaf for key, leaf in self._bpf[b"threads"].items()}
 
+    def polled_ns(self, tid: int, tgid: int) -> int:
+        """Return when the last epoll_wait of a thread returned; 0 if it is in one or had none.
+
+        Args:
+            tid: thread id, root pid namespace.
+            tgid: its process.
+
+        """
+        table = self._bpf[b"threads"]
+        leaf = table.get(ctypes.c_uint(tid))
+        return int(leaf.polled_ns) if leaf and leaf.tgid == tgid else 0
+
     def detach(self) -> None:
         """Take the programs off their hooks; maps stay readable."""
         self._rungs.detach()

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tracer.capture.frames import Interpreter, is_library, plain
-from tracer.capture.watch import Look
+from tracer.capture.watch import Key, Look
 from tracer.system.syscalls import WAITS
 
 if TYPE_CHECKING:
-    from tracer.capture.watch import Key, Watch
+    from collections.abc import Callable
+
+    from tracer.capture.watch import Watch
     from tracer.store.ringfile import RingFile
 
 _PERIOD_S = 0.02
@@ -41,21 +43,30 @@ class _Watched:
     failed: bool = False
     head: int = 0  # records that the agent had written at the last look
     busy: set[int] = field(default_factory=set)  # places that were busy outside runs then
+    serials: dict[int, int] = field(default_factory=dict)  # by place: the run seen there last
+    long: dict[int, int] = field(default_factory=dict)  # by place: iteration that has a long run
 
 
 class Sampler:
     """Samples the long runs of all agents into a file of JSON lines."""
 
-    def __init__(self, fd: int, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        watch: Watch | None = None,
+        polled_ns: Callable[[int, int], int] = lambda _tid, _tgid: 0,
+    ) -> None:
         """Make one.
 
         Args:
             fd: where samples go.
             watch: who tells of long runs at once, None for nobody.
+            polled_ns: says when the last epoll_wait of a thread of a process returned, 0 unknown.
 
         """
         self._fd = fd
         self._watch = watch
+        self._polled_ns = polled_ns
         over_ns = watch.over_ns if watch else _LOOKS * _OVERDUE_NS
         self._overdue_ns = min(_OVERDUE_NS, over_ns // 2)
         self._period_s = min(_PERIOD_S, over_ns / 1e9 / _LOOKS)
@@ -108,6 +119,7 @@ class Sampler:
                 for place in self._stuck(one):
                     self._sample(one, place)
             if self._watch:
+                still_open += [key for one in watched for key in self._crowded(one, self._watch)]
                 self._watch.settle(still_open)
 
     def _look(self, one: _Watched, place: int) -> Key:
@@ -115,15 +127,32 @@ class Sampler:
         run = one.ring.open_at(place)
         now_ns = time.monotonic_ns()
         sample = self._sample(one, place)
-        key = (one.ring.agent, run.tid, run.serial)
+        key = Key(one.ring.agent, run.tid, run.serial, run.begin_ns)
         if self._watch:
-            layout = one.ring.layout
-            gil = range(layout["gil"], layout["gil"] + layout["gil_bytes"])
-            task = Path(f"/proc/{one.tgid}/task/{run.tid}")
-            look = Look.at(now_ns, task, gil)
+            look = _look_at(one, run.tid, now_ns)
             if one.ring.open_at(place).serial == run.serial:
-                self._watch.saw(key, run.begin_ns, now_ns, look, sample)
+                self._watch.saw(key, now_ns, look, sample)
         return key
+
+    def _crowded(self, one: _Watched, watch: Watch) -> list[Key]:
+        """Look at loops that have not polled for long, and not because of one run; return which."""
+        found = []
+        for place in one.ring.places():
+            run, now_ns = one.ring.open_at(place), time.monotonic_ns()
+            before = one.serials.get(place, run.serial)
+            one.serials[place] = run.serial
+            began_ns = self._polled_ns(run.tid, one.tgid)
+            if run.is_open and now_ns - run.begin_ns > watch.over_ns:
+                one.long[place] = began_ns
+            works = run.is_open or run.serial != before  # else its loop does not run any more
+            late = began_ns and now_ns - began_ns > self._overdue_ns
+            if late and works and one.long.get(place) != began_ns:
+                interpreter = self._interpreter(one) if run.is_open else None
+                sample = sample_of(one.ring, interpreter, place) if interpreter else None
+                look = _look_at(one, run.tid, now_ns)
+                found.append(Key(one.ring.agent, run.tid, 0, began_ns))
+                watch.saw(found[-1], now_ns, look, sample)
+        return found
 
     def _stuck(self, one: _Watched) -> list[int]:
         """Return the places of loops that no run of ours holds: uvloop reads in C, for one.
@@ -157,6 +186,12 @@ class Sampler:
             except OSError:  # it is gone, or the kernel refuses
                 one.failed = True
         return one.interpreter
+
+
+def _look_at(one: _Watched, tid: int, now_ns: int) -> Look | None:
+    layout = one.ring.layout
+    gil = range(layout["gil"], layout["gil"] + layout["gil_bytes"])
+    return Look.at(now_ns, Path(f"/proc/{one.tgid}/task/{tid}"), gil)
 
 
 def _is_busy(syscall: Path) -> bool:

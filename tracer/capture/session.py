@@ -194,7 +194,7 @@ class _Session:
             samples = folder.new_file(folder.raw / SAMPLES, os.O_APPEND)
             over_s = options.watch_blocking_s
             watch = Watch(round(over_s * 1e9), self._say) if over_s else None
-            with Sampler(samples, watch) as self._sampler:
+            with Sampler(samples, watch, loader.polled_ns) as self._sampler:
                 manifest["exit_code"] = self._loop(held)
             self._finish(manifest)
         except OSError as error:

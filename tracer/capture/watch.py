@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracer.system.syscalls import NUMBER, name_of
 
@@ -21,7 +21,16 @@ _GIL = "waited for the GIL"
 _CPU = "on a CPU"
 _UNSEEN = "cause not seen"
 _NO_CPU = "wanted a CPU: others had it, or the CPU quota was used up"
-Key = tuple[int, int, int]  # agent, thread as its process sees it, serial of the run
+_NOT_ITS_OWN = (_NO_CPU, _UNSEEN)
+
+
+class Key(NamedTuple):
+    """A run, or a loop iteration full of them (`run` 0); `tid` as its process sees it."""
+
+    agent: int
+    tid: int
+    run: int
+    began_ns: int
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,16 @@ class Look:
 
 @dataclass
 class _Block:
-    began_ns: int
+    key: Key
     last_ns: int
     looks: list[Look] = field(default_factory=list)
     places: Counter[str] = field(default_factory=Counter)
     told: bool = False
+
+    @property
+    def ns(self) -> int:
+        """Return how long it took at least."""
+        return self.last_ns - self.key.began_ns
 
 
 @dataclass
@@ -74,30 +88,28 @@ class Watch:
     _times: Counter[str] = field(default_factory=Counter)
     _held_ns: Counter[str] = field(default_factory=Counter)
 
-    def saw(
-        self, key: Key, began_ns: int, now_ns: int, look: Look | None, sample: dict[str, Any] | None
-    ) -> None:
-        """Take one look at a run that is open."""
-        block = self._open.setdefault(key, _Block(began_ns, now_ns))
+    def saw(self, key: Key, now_ns: int, look: Look | None, sample: dict[str, Any] | None) -> None:
+        """Take one look at what is going on."""
+        block = self._open.setdefault(key, _Block(key, now_ns))
         block.last_ns = now_ns
         if look:
             block.looks.append(look)
         if sample:
             block.places[_place(sample)] += 1
-        if now_ns - began_ns > max(_TELL_AFTER_NS, self.over_ns) and not block.told:
+        if block.ns > max(_TELL_AFTER_NS, self.over_ns) and not block.told:
             self._tell(block)
 
     def settle(self, still_open: Iterable[Key]) -> None:
         """Tell of those that ended since."""
         for key in self._open.keys() - set(still_open):
             block = self._open.pop(key)
-            if block.last_ns - block.began_ns <= self.over_ns:
+            if block.ns <= self.over_ns:
                 continue
             if not block.told:
                 self._tell(block)
             where = _where(block)
             self._times[where] += 1
-            self._held_ns[where] += block.last_ns - block.began_ns
+            self._held_ns[where] += block.ns
 
     def end(self) -> None:
         """Tell of all that are still open, and count."""
@@ -109,8 +121,10 @@ class Watch:
 
     def _tell(self, block: _Block) -> None:
         block.told = True
-        seconds = (block.last_ns - block.began_ns) / 1e9
-        self.say(f"blocking: {seconds:.2f} s or more, {_doing(block)}: {_where(block)}")
+        doing = _doing(block)
+        if not block.key.run and doing not in _NOT_ITS_OWN:
+            doing = f"many callbacks, {doing}"
+        self.say(f"blocking: {block.ns / 1e9:.2f} s or more, {doing}: {_where(block)}")
 
 
 def _doing(block: _Block) -> str:
@@ -129,7 +143,7 @@ def _doing(block: _Block) -> str:
 def _where(block: _Block) -> str:
     """Return where it was most often; nowhere if it only wanted a CPU, or it is not known."""
     doing = _doing(block)
-    if doing in (_NO_CPU, _UNSEEN) or not block.places:
+    if doing in _NOT_ITS_OWN or not block.places:
         return "not its own doing" if doing == _NO_CPU else "unknown place"
     return block.places.most_common(1)[0][0]
 

@@ -56,7 +56,7 @@ import click
     "watch_blocking_ms",
     type=click.FloatRange(10),
     metavar="MS",
-    help="Tell at once of each step or callback that holds its loop longer than this.",
+    help="Tell at once of each step, callback or iteration that holds its loop longer than this.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -124,10 +124,13 @@ class RingFile:
         """Return for each place when the run there began, and whether there is one."""
         return self._open.view(np.int64)[:, 0], self._open[:, _KIND_AT] != 0
 
+    def places(self) -> list[int]:
+        """Return the places of threads that are or were in a run."""
+        return [int(i) for i in np.flatnonzero(self._header["tstate"][0][: len(self._open)])]
+
     def between_runs(self) -> list[int]:
-        """Return the places of threads that were in a run and are in none now."""
-        was = self._header["tstate"][0][: len(self._open)] != 0
-        return [int(i) for i in np.flatnonzero(was & (self._open[:, _KIND_AT] == 0))]
+        """Return those of threads that are in none now."""
+        return [place for place in self.places() if not self._open[place, _KIND_AT]]
 
     @property
     def head(self) -> int:
