@@ -36,6 +36,8 @@ class Load:
 LOADS = {
     "plain_sockets": Load(),
     "cancel_storm": Load(),
+    "churn": Load(),
+    "to_thread": Load(),
     "tls_streams": Load(needs=("certificate",)),
     "httpx_pool": Load(("httpx",)),
     "http2_streams": Load(("httpx", "h2")),
@@ -44,13 +46,14 @@ LOADS = {
     "redis_pool": Load(("redis",), ("redis",)),
     "psycopg_tasks": Load(("psycopg[binary]",), ("dsn",)),
 }
-# those whose truth is not in noted awaits; test_ground_truth.py and test_loops.py have them, too
+# those that test_ground_truth.py and test_loops.py have, too
 OTHER_LOADS = {
-    "streams": Load(app="streams", since=(3, 11)),
-    "multiplex": Load(app="multiplex", since=(3, 11)),
-    "background_reader": Load(app="multiplex", arguments=("--reader", "task"), since=(3, 11)),
-    "two_loops": Load(app="loops", arguments=("threads",), since=(3, 11)),
-    "fork_after_start": Load(app="loops", arguments=("fork",), since=(3, 11)),
+    "streams": Load(),
+    "asyncpg_pool": Load(("asyncpg",), ("dsn",), app="pool"),
+    "multiplex": Load(),
+    "background_reader": Load(app="multiplex", arguments=("--reader", "task")),
+    "two_loops": Load(app="loops", arguments=("threads",)),
+    "fork_after_start": Load(app="loops", arguments=("fork",)),
     "eager": Load(app="loops", arguments=("eager",), since=(3, 12)),
 }
 

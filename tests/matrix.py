@@ -31,6 +31,8 @@ from tests.unpacked import PLACE, install, make_environment, unpacked
 VERSIONS = [(3, minor) for minor in range(9, 16)]
 LOOPS = ("asyncio",)
 ALL = {**LOADS, **OTHER_LOADS}
+# of a cell: what the program told of and the trace has or not; its rows that moved bytes, how sure
+COUNTS = ("right", "wrong", "missing", "rows", "inferred", "unattributed")
 TELL = (
     "import sys; print(*sys.version_info[:2], sys.implementation.name, sys.abiflags or '-',"
     " sys.version.split()[0])"
@@ -117,10 +119,19 @@ def cell(command: list[str], trace: Path) -> dict[str, Any]:
     if mine.get("agent") != "c":
         return {"note": f"no agent: {mine.get('reason')}", "failed": True}
     said = verdict(traced)
-    counts = {name: getattr(said, name) for name in ("noted", "inferred", "unattributed")}
-    lost = traced.info["lost_total"]
-    note = f"{lost} records lost" if lost else ""
-    return {**counts, "wrong": len(said.wrong), "note": note, "failed": not said.good}
+    lost, missed = traced.info["lost_total"], len(said.missed)
+    notes = [f"{lost} records lost"] if lost else []
+    notes += [f"{missed} inferred though a wake edge was there"] if missed else []
+    return {
+        "right": said.right,
+        "wrong": len(said.wrong),
+        "missing": len(said.missing),
+        "inferred": said.inferred,
+        "unattributed": said.unattributed,
+        "rows": said.moving,
+        "note": ", ".join(notes),
+        "failed": not said.good,
+    }
 
 
 def rows_of(
@@ -149,10 +160,11 @@ def rows_of(
 
 
 def main() -> int:
-    """Print the table; 1 if a cell is wrong."""
+    """Print the table; 1 if a cell failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", action="append", help="such as 3.12; default: all")
     parser.add_argument("--load", action="append", choices=sorted(ALL), help="default: all")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
     found, rows = interpreters(), []
     wanted = [tuple(map(int, text.split("."))) for text in options.python or []] or VERSIONS
@@ -167,14 +179,29 @@ def main() -> int:
                 python, full = found[version]
                 new = rows_of(version, python, loads, made, Path(folder) / "trace")
                 rows += [{"python": full, **row} for row in new]
-    heads = ("python", "loop", "load", "noted", "wrong", "inferred", "unattributed", "note")
-    print(tabulate([[row.get(head) for head in heads] for row in rows], heads))
-    print()
-    for version, why in absent.items():
-        print("not to be had here: CPython {}.{}:".format(*version), why)
     bad = [row for row in rows if row.get("failed")]
-    print(f"{len(rows) - len(bad)} cells passed or named what they lack, {len(bad)} failed")
+    tell = tell_json if options.json else tell_table
+    tell(rows, {"CPython {}.{}".format(*version): why for version, why in absent.items()})
     return 1 if bad or not rows else 0
+
+
+def tell_json(rows: list[dict[str, Any]], absent: dict[str, str]) -> None:
+    """Print the cells and why interpreters are not among them."""
+    print(json.dumps({"cells": rows, "absent": absent}, indent=1))
+
+
+def tell_table(rows: list[dict[str, Any]], absent: dict[str, str]) -> None:
+    """Print a line for each cell, what is not among them, and sums."""
+    names = ("python", "loop", "load", *COUNTS, "note")
+    print(tabulate([[row.get(name) for name in names] for row in rows], names))
+    print()
+    for name, why in absent.items():
+        print(f"not to be had here: {name}:", why)
+    run = [row for row in rows if "failed" in row]
+    bad = sum(row["failed"] for row in run)
+    sums = ", ".join(f"{sum(row.get(name, 0) for row in run)} {name}" for name in COUNTS)
+    print(f"{len(run)} cells run, {bad} failed, {len(rows) - len(run)} lack what the note names")
+    print(f"all together: {sums}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Hold a trace against what a load of tests/apps/running.py says of itself."""
+"""Hold a trace against what a load of tests/coded_loads.py says of itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from exact import facts
 
-from tracer.system.syscalls import RECVS
+from tracer.system.syscalls import RECVS, SENDS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tracing import Row, Traced
 
 
@@ -19,29 +21,38 @@ if TYPE_CHECKING:
 class Verdict:
     """How many awaits a load noted, which of them the trace has wrong, and how sure it was.
 
-    `moving` counts the rows that moved bytes, `inferred` and `unattributed` those among them.
+    `wrong` are rows with what no await did, `missing` awaits without a row. `moving` counts the
+    rows that moved bytes, `inferred` and `unattributed` those among them.
     `missed` are inferred rows though wake edges lead from a receive on their socket to their end.
     """
 
     noted: int = 0
+    right: int = 0
     moving: int = 0
     inferred: int = 0
     unattributed: int = 0
-    wrong: list[dict[str, Any]] = field(default_factory=list)
+    wrong: list[Any] = field(default_factory=list)
+    missing: list[Any] = field(default_factory=list)
     missed: list[Row] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        """Say whether nothing is wrong or missed, and under 0.5 % without a task."""
-        some = self.noted > 0 and self.moving > 0
-        return (
-            some and not self.wrong and not self.missed and self.unattributed < 0.005 * self.moving
-        )
+        """Say whether nothing is wrong, missing or missed, and under 0.5 % without a task."""
+        some = self.right == self.noted > 0 and self.moving > 0
+        none = not (self.wrong or self.missing or self.missed)
+        return some and none and self.unattributed < 0.005 * self.moving
 
 
 def verdict(trace: Traced) -> Verdict:
     """Judge a trace by what its program told: noted awaits, or rows of unique lengths."""
-    said = _by_waits(trace) if "waits" in trace.truth else _by_rows(trace)
+    said = Verdict()
+    if "waits" in trace.truth:
+        _judge_waits(said, trace)
+    for told, found in _counted(trace):
+        said.noted += told.total()
+        said.right += (told & found).total()
+        said.missing += (told - found).elements()
+        said.wrong += (found - told).elements()
     for row in trace.awaits:
         if row["kind"] != "callback" and (row["sent_bytes"] or row["recv_bytes"]):
             said.moving += 1
@@ -70,27 +81,59 @@ def missed(trace: Traced) -> list[Row]:
     )
 
 
-def _by_rows(trace: Traced) -> Verdict:
-    """Compare the reads of streams.py, or the answers of multiplex.py, with what was told."""
+def _counted(trace: Traced) -> Iterator[tuple[Counter[Any], Counter[Any]]]:
+    """Count what a program told by unique lengths, and what its trace has of it."""
     truth = trace.truth
     if truth["app"] == "multiplex":
-        keys = ("task", "sent_bytes")
-        told = Counter(tuple(row[key] for key in keys) for row in truth["rows"])
         rows = trace.awaits_at("multiplex.py", "await future")
-        found = Counter((row["task_name"], row["sent_bytes"]) for row in rows)
-    else:
-        rows = [{"tgid": truth["tgid"], **r} for r in truth["rows"] + truth["server_rows"]]
-        told = facts(rows, "task")
-        rows = trace.awaits_at("streams.py", "await reader.readexactly(HEADER")
-        found = facts(
-            rows + trace.awaits_at("streams.py", "await self.reader.readexactly("), "task_name"
+        yield (
+            Counter((row["task"], row["sent_bytes"]) for row in truth["rows"]),
+            Counter((row["task_name"], row["sent_bytes"]) for row in rows),
         )
-    wrong = [{"told": fact} for fact in (told - found).elements()]
-    wrong += [{"found": fact} for fact in (found - told).elements()]
-    return Verdict(noted=told.total(), wrong=wrong)
+    elif truth["app"] == "pool":
+        rows = trace.awaits_at("pool.py", "await conn.fetch(")
+        # what a cancelled query would have received came later: the app cannot know it
+        rows = [r | {"recv_bytes": None} if r["outcome"] == "cancelled" else r for r in rows]
+        yield facts(_of(truth, truth["rows"]), "task"), facts(rows, "task_name")
+    elif truth["app"] in {"streams", "loops"}:
+        rows = trace.awaits_at("streams.py", "await reader.readexactly(HEADER")
+        rows += trace.awaits_at("streams.py", "await self.reader.readexactly(")
+        told = _of(truth, truth["rows"] + truth["server_rows"])
+        yield facts(told, "task"), facts(rows, "task_name")
+    elif truth["app"] == "churn":
+        lives: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for row in trace.awaits_at("churn.py", "await reader.readexactly(recv)"):
+            lives[row["task_id"]].append((row["sent_bytes"], row["recv_bytes"]))
+        told_lives = (tuple(map(tuple, life)) for life in truth["lives"])
+        yield Counter(told_lives), Counter(map(tuple, lives.values()))
+    if "works" in truth:
+        keys = ("task", "sent", "recv")
+        yield (
+            Counter(tuple(work[key] for key in keys) for work in truth["works"]),
+            Counter(tuple(work[key] for key in keys) for work in _works(trace)),
+        )
 
 
-def _by_waits(trace: Traced) -> Verdict:
+def _of(truth: dict[str, Any], rows: list[Row]) -> list[Row]:
+    """Return what a program told, each row with its process."""
+    return [{"tgid": truth["tgid"], **row} for row in rows]
+
+
+def _works(trace: Traced) -> list[Row]:
+    """Return what workers sent and received for the awaits that the ends of their calls ended."""
+    sends, recvs = (", ".join(map(str, sorted(numbers))) for numbers in (SENDS, RECVS))
+    return trace.query(
+        f"""
+        SELECT a.task_name AS task, sum(call.ret) FILTER (call.nr IN ({sends})) AS sent,
+               sum(call.ret) FILTER (call.nr IN ({recvs})) AS recv
+          FROM work_total w JOIN syscall call USING (tid)
+          JOIN "await" a ON a.await_id = call.await_id AND a.await_id = w.await_id
+         WHERE call.ts_ns BETWEEN w.begin_ns AND w.end_ns AND call.ret > 0
+         GROUP BY w.work_id, a.task_name ORDER BY w.work_id"""
+    )
+
+
+def _judge_waits(said: Verdict, trace: Traced) -> None:
     """Compare the bytes of each noted await with those of its task's rows inside it.
 
     What a library lets a task of its own do is the work of the task that created that one.
@@ -101,7 +144,7 @@ def _by_waits(trace: Traced) -> Verdict:
     for task in trace.tasks:  # parents come first
         name = task["task_name"]
         owner[task["task_id"]] = name if name in names else owner[task["parent_task_id"]]
-    said = Verdict(noted=len(truth["waits"]))
+    said.noted += len(truth["waits"])
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in trace.awaits:
         rows[owner[row["task_id"]]].append(row)
@@ -109,12 +152,14 @@ def _by_waits(trace: Traced) -> Verdict:
         mine.sort(key=lambda row: row["suspend_ns"] or 0)
     for wait in truth["waits"]:
         found = _moved(rows[wait["task"]], wait)
-        for way, overhead in truth["overhead"].items():
-            most = 0 if wait.get("exact") else overhead
-            if way in wait and not wait[way] <= found[way] <= wait[way] + most:
-                said.wrong.append({**wait, "found": found})
-                break
-    return said
+        most = {way: 0 if wait.get("exact") else more for way, more in truth["overhead"].items()}
+        ways = [way for way in most if way in wait]
+        if all(wait[way] <= found[way] <= wait[way] + most[way] for way in ways):
+            said.right += 1
+        elif any(found.values()):
+            said.wrong.append({**wait, "found": found})
+        else:
+            said.missing.append(wait)
 
 
 def _moved(rows: list[Row], wait: dict[str, Any]) -> dict[str, int]:

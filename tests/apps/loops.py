@@ -24,6 +24,7 @@ import threading
 import time
 from typing import Any
 
+import coded
 import streams
 
 TASKS, CALLS = 5, 7
@@ -33,9 +34,7 @@ async def traffic(label: str, tasks: int = TASKS, calls: int = CALLS) -> None:
     """Let tasks with names of their own talk to a server on this loop."""
     server = await asyncio.start_server(streams.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with asyncio.TaskGroup() as group:
-        for index in range(tasks):
-            group.create_task(streams.several(port, calls), name=f"{label}-{index}")
+    await coded.together({f"{label}-{n}": streams.several(port, calls) for n in range(tasks)})
     await others_ended()
     server.close()
 

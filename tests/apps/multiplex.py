@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import coded
 import multiplex_server
 from multiplex_server import HEADER
 
@@ -82,9 +83,9 @@ async def client(port: int, reader_kind: str, tasks: int, calls: int) -> None:
         background = asyncio.create_task(answers.read_all(reader), name="mux-reader")
     else:
         transport, _ = await loop.create_connection(lambda: answers, "127.0.0.1", port)
-    async with asyncio.TaskGroup() as group:
-        for index in range(tasks):
-            group.create_task(ask(transport, answers, index, tasks, calls), name=f"mux-{index:02d}")
+    await coded.together(
+        {f"mux-{n:02d}": ask(transport, answers, n, tasks, calls) for n in range(tasks)}
+    )
     if background:
         background.cancel()
     transport.close()

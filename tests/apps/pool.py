@@ -22,6 +22,7 @@ from itertools import count
 from typing import Any
 
 import asyncpg
+import coded
 
 QUERY = "SELECT repeat('x', $1::int) WHERE $2::text IS NOT NULL"
 SLEEP = "SELECT pg_sleep(0.3) WHERE $1::text IS NOT NULL"
@@ -74,16 +75,14 @@ async def several(pool: Any, calls: int) -> None:
 async def main(dsn: str, tasks: int, calls: int) -> None:
     """Run every way of starting and ending tasks over the same few connections."""
     async with asyncpg.create_pool(dsn, min_size=4, max_size=4) as pool:
-        async with asyncio.TaskGroup() as group:
-            for index in range(tasks):
-                group.create_task(several(pool, calls), name=f"pool-{index:02d}")
+        await coded.together({f"pool-{n:02d}": several(pool, calls) for n in range(tasks)})
         for _ in range(3):  # short lives, one name: ids must not be mixed up
             churn = [asyncio.create_task(several(pool, 1), name="churn") for _ in range(7)]
             await asyncio.wait(churn)
         await asyncio.gather(*(several(pool, 2) for _ in range(5)))
         await asyncio.wait_for(several(pool, 2), timeout=5)
         for _ in range(3):
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(query(pool, 0, SLEEP), timeout=0.05)
         await several(pool, 1)
     print(json.dumps({"app": "pool", "tgid": os.getpid(), "rows": ROWS}))

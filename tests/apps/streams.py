@@ -17,7 +17,12 @@ import json
 import os
 import struct
 from itertools import count
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
+
+import coded
+
+if TYPE_CHECKING:
+    from typing import Self
 
 HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer (0: none)
 SERIAL = count()
@@ -97,9 +102,7 @@ async def main(tasks: int, calls: int) -> None:
     """Run every way of starting and ending tasks that asyncio has."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with asyncio.TaskGroup() as group:
-        for index in range(tasks):
-            group.create_task(several(port, calls), name=f"stream-{index:02d}")
+    await coded.together({f"stream-{n:02d}": several(port, calls) for n in range(tasks)})
     for _ in range(5):  # short lives, one name: ids must not be mixed up
         churn = [asyncio.create_task(several(port, 1), name="churn") for _ in range(7)]
         await asyncio.wait(churn)
@@ -107,7 +110,7 @@ async def main(tasks: int, calls: int) -> None:
     for _ in range(3):
         await asyncio.wait_for(several(port, 2), timeout=5)
     for _ in range(3):
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(hopeless(port), timeout=0.02)
     doomed = [asyncio.create_task(hopeless(port), name=f"doomed-{n}") for n in range(3)]
     await asyncio.sleep(0.02)

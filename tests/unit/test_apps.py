@@ -107,6 +107,18 @@ def test_streams_lengths_are_unique() -> None:
     assert Counter(row["task"] for row in rows)["churn"] == 35
 
 
+def test_churn_and_to_thread_lengths_are_unique() -> None:
+    """Every task of one name, and every call of a worker, has lengths of its own."""
+    lives = truth_of("churn.py")["lives"]
+    assert len(lives) == 53 * 7
+    calls = [tuple(call) for life in lives for call in life]
+    assert {len(life) for life in lives} == {1, 2, 3}
+    assert len(set(calls)) == len(calls)
+    truth = truth_of("to_thread.py")
+    moved = [(work["sent"], work["recv"]) for work in truth["works"] + truth["waits"]]
+    assert len(set(moved)) == len(moved) == 2 * 8 * 11
+
+
 @pytest.mark.parametrize("place", [[], ["--same-process"]], ids=["child", "thread"])
 @pytest.mark.parametrize("reader", ["protocol", "task"])
 def test_multiplex_sets_agree(reader: str, place: list[str]) -> None:
