@@ -97,9 +97,11 @@ def make_environment(python: Path | str, folder: Path) -> Path:
     inside = folder / "bin" / "python"
     tell = "import sysconfig as s; print(s.get_python_version(), s.get_path('purelib'))"
     version, site = run(inside, "-c", tell).split(maxsplit=1)
+    # not every index says which pip runs on which CPython
+    pip = "pip<26" if version == "3.9" else "pip"
     run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--python-version", version, "--only-binary=:all:", "--target", site.strip(), "pip"),
+        *("--python-version", version, "--only-binary=:all:", "--target", site.strip(), pip),
     )
     return inside
 
