@@ -127,7 +127,7 @@ def _works(trace: Traced) -> list[Row]:
         SELECT a.task_name AS task, sum(call.ret) FILTER (call.nr IN ({sends})) AS sent,
                sum(call.ret) FILTER (call.nr IN ({recvs})) AS recv
           FROM work_total w JOIN syscall call USING (tid)
-          JOIN "await" a ON a.await_id = call.await_id AND a.await_id = w.await_id
+          JOIN "await" a USING (await_id)
          WHERE call.ts_ns BETWEEN w.begin_ns AND w.end_ns AND call.ret > 0
          GROUP BY w.work_id, a.task_name ORDER BY w.work_id"""
     )
