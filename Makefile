@@ -4,6 +4,7 @@ PYTHON ?= /usr/bin/python3
 DEMO_ARGS ?=
 TEST_ARGS ?=
 MATRIX_ARGS ?=
+GUEST_ARGS ?=
 BENCH_ARGS ?=
 VM_ARGS ?=
 
@@ -13,7 +14,7 @@ OWNED := .ci/owned
 
 export PYTHON
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test vm-test vm-matrix lint bench test-matrix clean
+.PHONY: help setup setup-test demo test vm-test vm-matrix lint bench test-matrix test-guest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ bench: setup-test ## measure what tracing costs, beside the bars (needs sudo)
 
 test-matrix: setup-test ## run real frameworks on every CPython of this machine (needs sudo)
 	@$(OWNED) $(BIN)/python tests/matrix.py $(MATRIX_ARGS)
+
+test-guest: setup-test ## run others' test suites with and without awaitscope (needs sudo)
+	@$(OWNED) $(BIN)/python tests/guest.py $(GUEST_ARGS)
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .matrix .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
