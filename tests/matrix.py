@@ -29,7 +29,7 @@ from tests.debian import BuildFailed
 from tests.unpacked import PLACE, install, make_environment, unpacked
 
 VERSIONS = [(3, minor) for minor in range(9, 16)]
-LOOPS = ("asyncio",)
+LOOPS = ("asyncio", "uvloop")
 ALL = {**LOADS, **OTHER_LOADS}
 # of a cell: what the program told of and the trace has or not; its rows that moved bytes, how sure
 COUNTS = ("right", "wrong", "missing", "rows", "inferred", "unattributed")

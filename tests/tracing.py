@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from tracer.cli.demo import load_script
 from tracer.cli.main import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,10 +77,16 @@ SHAPES = (
     "yield",
 )
 LOOPS = ("threads", "again", "fork", "poll", "select")
+LOOP_KINDS = ("asyncio", "uvloop")
 EAGER_PYTHONS = ("3.12", "3.13", "3.14")
 OUTCOME = {"ok": "result", "eof": "result", "cancelled": "cancelled"}
 STAGES = ("prepare", "send", "remote", "receive", "wake", "queue", "read", "resume")
 Row = dict[str, Any]
+
+
+def on(loop: str) -> tuple[str, ...]:
+    """Return the arguments that make an app run on a kind of loop; none for asyncio's own."""
+    return () if loop == "asyncio" else ("--loop", loop)
 
 
 @dataclass
@@ -200,11 +207,23 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Tracings:
 
 
 @pytest.fixture(scope="session")
-def pool(traced: Tracings) -> Traced:
-    """Give the trace of an asyncpg pool with both ends traced."""
+def pools(traced: Tracings) -> Callable[[str], Traced]:
+    """Give the trace of an asyncpg pool on a kind of loop, with both ends traced."""
     pytest.importorskip("asyncpg")
-    with load_lab().private_postgres("lo") as lab:
-        return traced("pool.py", "--dsn", lab.dsn, also=(lab.postmaster_pid,))
+
+    @cache
+    def pool(loop: str) -> Traced:
+        with load_lab().private_postgres("lo") as lab:
+            arguments = ("--dsn", lab.dsn, *on(loop))
+            return traced("pool.py", *arguments, also=(lab.postmaster_pid,))
+
+    return pool
+
+
+@pytest.fixture(scope="session")
+def pool(pools: Callable[[str], Traced]) -> Traced:
+    """Give the trace of an asyncpg pool on asyncio's own loop."""
+    return pools("asyncio")
 
 
 def interpreter(*versions: str) -> str:

@@ -25,9 +25,11 @@ import time
 from typing import Any
 
 import coded
+import running
 import streams
 
 TASKS, CALLS = 5, 7
+RUN = asyncio.run
 
 
 async def traffic(label: str, tasks: int = TASKS, calls: int = CALLS) -> None:
@@ -47,13 +49,10 @@ async def others_ended() -> None:
 def told() -> dict[str, Any]:
     """Return this process's own part of the truth and forget it."""
     pid = os.getpid()
-    part = {
-        "rows": [{**row, "tgid": pid} for row in streams.ROWS],
-        "server_rows": [{**row, "tgid": pid} for row in streams.SERVER_ROWS],
-        "tgids": [pid],
-    }
-    streams.ROWS.clear()
-    streams.SERVER_ROWS.clear()
+    part: dict[str, Any] = {"tgids": [pid]}
+    for name, rows in streams.ALL_ROWS.items():
+        part[name] = [{**row, "tgid": pid} for row in rows]
+        rows.clear()
     return part
 
 
@@ -63,7 +62,7 @@ def threads() -> list[dict[str, Any]]:
 
     def run(label: str) -> None:
         barrier.wait()
-        asyncio.run(traffic(label, calls=3 * CALLS))
+        RUN(traffic(label, calls=3 * CALLS))
 
     workers = [threading.Thread(target=run, args=(f"loop{n}",)) for n in range(2)]
     for worker in workers:
@@ -77,7 +76,7 @@ def again() -> list[dict[str, Any]]:
     """Run loops one after the other; what one had as its self-pipe is the next one's socket."""
     for turn in range(13):
         held = [socket.socketpair() for _ in range(turn % 5)]
-        asyncio.run(traffic(f"turn{turn}", tasks=3, calls=3))
+        RUN(traffic(f"turn{turn}", tasks=3, calls=3))
         for pair in held:
             pair[0].send(b"no loop runs now: this is nobody's await")
             for end in pair:
@@ -87,9 +86,9 @@ def again() -> list[dict[str, Any]]:
 
 def child(write_fd: int, label: str) -> None:
     """Run a loop in a forked process and tell the parent what it did."""
-    streams.ROWS.clear()
-    streams.SERVER_ROWS.clear()
-    asyncio.run(traffic(label))
+    for rows in streams.ALL_ROWS.values():
+        rows.clear()
+    RUN(traffic(label))
     with os.fdopen(write_fd, "w") as pipe:
         json.dump(told(), pipe)
 
@@ -132,9 +131,9 @@ def fork() -> list[dict[str, Any]]:
         parts.append(processed("multiprocessing"))
         await traffic("afterwards")
 
-    asyncio.run(traffic("before"))
+    RUN(traffic("before"))
     parts.append(forked("between"))
-    asyncio.run(forking())
+    RUN(forking())
     return [told(), *parts]
 
 
@@ -180,7 +179,7 @@ async def eagerly() -> None:
 
 def eager() -> list[dict[str, Any]]:
     """Run tasks eagerly; Python 3.12 and later."""
-    asyncio.run(eagerly())
+    RUN(eagerly())
     return [told()]
 
 
@@ -216,6 +215,9 @@ MODES["select"] = by_select
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("mode", choices=sorted(MODES))
-    parts = MODES[parser.parse_args().mode]()
+    running.add_option(parser)
+    options = parser.parse_args()
+    RUN = running.runner(options.loop)
+    parts = MODES[options.mode]()
     truth = {key: [x for part in parts for x in part[key]] for key in parts[0]}
     print(json.dumps({"app": "loops", "tgid": os.getpid(), **truth}))

@@ -23,6 +23,7 @@ from typing import Any
 
 import coded
 import multiplex_server
+import running
 from multiplex_server import HEADER
 
 ROWS: list[dict[str, Any]] = []
@@ -95,6 +96,7 @@ def main(options: argparse.Namespace) -> None:
     """Start the server, run the client, print the truth of both."""
     writes: list[list[int]] = []
     server_tgid = os.getpid()
+    run = running.runner(options.loop)
     if options.same_process:
         with multiplex_server.listen() as listener:
             thread = threading.Thread(
@@ -102,7 +104,7 @@ def main(options: argparse.Namespace) -> None:
             )
             thread.start()
             port = listener.getsockname()[1]
-            asyncio.run(client(port, options.reader, options.tasks, options.calls))
+            run(client(port, options.reader, options.tasks, options.calls))
             thread.join()
     else:
         command = [sys.executable, str(Path(multiplex_server.__file__))]
@@ -110,7 +112,7 @@ def main(options: argparse.Namespace) -> None:
             assert child.stdout
             server_tgid = child.pid
             port = int(child.stdout.readline())
-            asyncio.run(client(port, options.reader, options.tasks, options.calls))
+            run(client(port, options.reader, options.tasks, options.calls))
             writes = json.loads(child.stdout.readline())
     truth = {"app": "multiplex", "tgid": os.getpid(), "server_tgid": server_tgid}
     print(json.dumps({**truth, "rows": ROWS, "reads": READS, "writes": writes}))
@@ -122,4 +124,5 @@ if __name__ == "__main__":
     parser.add_argument("--same-process", action="store_true")
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--calls", type=int, default=23)
+    running.add_option(parser)
     main(parser.parse_args())

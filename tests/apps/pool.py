@@ -23,6 +23,7 @@ from typing import Any
 
 import asyncpg
 import coded
+import running
 
 QUERY = "SELECT repeat('x', $1::int) WHERE $2::text IS NOT NULL"
 SLEEP = "SELECT pg_sleep(0.3) WHERE $1::text IS NOT NULL"
@@ -93,5 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--calls", type=int, default=11)
+    running.add_option(parser)
     options = parser.parse_args()
-    asyncio.run(main(options.dsn, options.tasks, options.calls))
+    running.runner(options.loop)(main(options.dsn, options.tasks, options.calls))

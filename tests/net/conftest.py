@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from tracing import EAGER_PYTHONS, LOOPS, MULTIPLEX, SHAPES, Traced, interpreter, pool, traced
+from tracing import (
+    EAGER_PYTHONS,
+    LOOP_KINDS,
+    LOOPS,
+    MULTIPLEX,
+    SHAPES,
+    Traced,
+    interpreter,
+    on,
+    pool,
+    pools,
+    traced,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["pool", "recording", "traced"]
+__all__ = ["pool", "pools", "recording", "traced"]
 
 _RECORDINGS: dict[str, Callable[..., Traced]] = {
     **{f"streams-{n}": lambda traced, n=n: traced("streams.py", level=n) for n in (1, 2, 3)},
@@ -24,16 +36,22 @@ _RECORDINGS: dict[str, Callable[..., Traced]] = {
     },
     **{name: lambda traced, name=name: traced("shapes.py", name) for name in SHAPES},
     **{f"loops-{mode}": lambda traced, mode=mode: traced("loops.py", mode) for mode in LOOPS},
+    "uvloop-streams": lambda traced: traced("streams.py", *on("uvloop")),
+    "uvloop-multiplex": lambda traced: traced("multiplex.py", *on("uvloop")),
     "loops-eager": lambda traced: traced("loops.py", "eager", python=interpreter(*EAGER_PYTHONS)),
 }
 
 
 @pytest.fixture(
     scope="session",
-    params=[*_RECORDINGS, pytest.param("pool", marks=pytest.mark.postgres)],
+    params=[
+        *_RECORDINGS,
+        *(pytest.param(f"pool-{loop}", marks=pytest.mark.postgres) for loop in LOOP_KINDS),
+    ],
 )
 def recording(request: pytest.FixtureRequest) -> Any:
     """Give each recording in turn."""
-    if request.param == "pool":
-        return request.getfixturevalue("pool")
+    name, _, loop = request.param.partition("-")
+    if name == "pool":
+        return request.getfixturevalue("pools")(loop)
     return _RECORDINGS[request.param](request.getfixturevalue("traced"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from coded_loads import LOADS, peers
+from tracing import LOOP_KINDS, on
 from verdict import verdict
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ def marked(name: str) -> object:
     return pytest.param(name, marks=marks)
 
 
+@pytest.mark.parametrize("loop", LOOP_KINDS)
 @pytest.mark.parametrize("name", [marked(name) for name in LOADS])
-def test_no_await_is_wrong(traced: Tracings, servers: Peers, name: str) -> None:
+def test_no_await_is_wrong(traced: Tracings, servers: Peers, name: str, loop: str) -> None:
     """Each await has its task's bytes; what is a guess has its reason."""
-    trace = traced(f"{name}.py", *servers.options(LOADS[name]))
+    trace = traced(f"{name}.py", *servers.options(LOADS[name]), *on(loop))
     said = verdict(trace)
     assert said.wrong == said.missing == []
     assert said.missed == []

@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import MULTIPLEX, facts
+from tracing import LOOP_KINDS, MULTIPLEX, facts, on
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracing import Traced, Tracings
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
@@ -21,10 +23,10 @@ def check_attribution(trace: Traced) -> None:
     assert attribution["unattributed"] < 0.005 * attribution.total()
 
 
-@pytest.mark.parametrize("level", [1, 2, 3])
-def test_streams_are_exact(traced: Tracings, level: int) -> None:
+@pytest.mark.parametrize(("loop", "level"), [*(("asyncio", n) for n in (1, 2, 3)), ("uvloop", 3)])
+def test_streams_are_exact(traced: Tracings, loop: str, level: int) -> None:
     """Every read over streams has its task, its bytes and its outcome, on both sides."""
-    trace = traced("streams.py", level=level)
+    trace = traced("streams.py", *on(loop), level=level)
     rows = trace.awaits_at("streams.py", "await reader.readexactly(HEADER")
     rows += trace.awaits_at("streams.py", "await self.reader.readexactly(")
     assert facts(rows) == facts(trace.truth["rows"] + trace.truth["server_rows"])
@@ -32,8 +34,10 @@ def test_streams_are_exact(traced: Tracings, level: int) -> None:
 
 
 @pytest.mark.postgres
-def test_pool_is_exact(pool: Traced) -> None:
+@pytest.mark.parametrize("loop", LOOP_KINDS)
+def test_pool_is_exact(pools: Callable[[str], Traced], loop: str) -> None:
     """Every query has its task and the bytes that the kernel counted on its connection."""
+    pool = pools(loop)
     rows = pool.awaits_at("pool.py", "await conn.fetch(")
     # What a cancelled query would have received came later: the app cannot know it.
     rows = [row | {"recv_bytes": None} if row["outcome"] == "cancelled" else row for row in rows]
@@ -42,8 +46,10 @@ def test_pool_is_exact(pool: Traced) -> None:
 
 
 @pytest.mark.postgres
-def test_pool_first_statements_have_two_trips(pool: Traced) -> None:
+@pytest.mark.parametrize("loop", LOOP_KINDS)
+def test_pool_first_statements_have_two_trips(pools: Callable[[str], Traced], loop: str) -> None:
     """A statement that its connection has not prepared yet goes to the server twice."""
+    pool = pools(loop)
     trips = {
         (row["task_name"], row["sent_bytes"], row["recv_bytes"]): row["round_trips"]
         for row in pool.awaits_at("pool.py", "await conn.fetch(")
@@ -54,10 +60,11 @@ def test_pool_first_statements_have_two_trips(pool: Traced) -> None:
             assert trips[row["task"], row["sent_bytes"], row["recv_bytes"]] == expected
 
 
+@pytest.mark.parametrize("loop", LOOP_KINDS)
 @pytest.mark.parametrize("mode", MULTIPLEX)
-def test_multiplexed_receives_are_exact(traced: Tracings, mode: str) -> None:
+def test_multiplexed_receives_are_exact(traced: Tracings, mode: str, loop: str) -> None:
     """Each receive ends the awaits of exactly those tasks whose answers it held."""
-    trace = traced("multiplex.py", *MULTIPLEX[mode])
+    trace = traced("multiplex.py", *MULTIPLEX[mode], *on(loop))
     wanted, found = defaultdict(list), defaultdict(list)
     for row in trace.truth["rows"]:
         wanted[row["read"]].append((row["task"], row["sent_bytes"]))

@@ -122,13 +122,18 @@ def uvicorn(port: int) -> list[str]:
     return [script, "asgi:app", *options, "--lifespan", "on", "--log-level", "warning"]
 
 
+def on_uvloop(port: int) -> list[str]:
+    """Return uvicorn's console command with uvloop: what it takes by itself where it is."""
+    return [*uvicorn(port), "--loop", "uvloop"]
+
+
 def gunicorn(port: int) -> list[str]:
     """Return gunicorn's console command: an arbiter that forks two uvicorn workers."""
     options = ["-k", "uvicorn.workers.UvicornH11Worker", "-w", "2", "-b", f"127.0.0.1:{port}"]
     return [str(COMMAND.with_name("gunicorn")), "asgi:app", *options]
 
 
-@pytest.mark.parametrize("server", [uvicorn, gunicorn])
+@pytest.mark.parametrize("server", [uvicorn, on_uvloop, gunicorn])
 def test_a_server_with_two_workers(server: Callable[[int], list[str]], tmp_path: Path) -> None:
     """Each request's task is in the trace, with the worker that served it, under one supervisor."""
     with socket.create_server(("127.0.0.1", 0)) as free:

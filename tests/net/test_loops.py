@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from exact import check_exact
-from tracing import EAGER_PYTHONS, interpreter
+from tracing import EAGER_PYTHONS, LOOP_KINDS, interpreter, on
 
 if TYPE_CHECKING:
     from tracing import Traced, Tracings
@@ -18,14 +18,18 @@ POLL, SELECT, PSELECT6 = 7, 23, 270
 
 
 def check_only_tasks(trace: Traced) -> None:
-    """Check the truth, and that every byte is some task's."""
+    """Check the truth, and that every byte is some task's that had to wait for it."""
     check_exact(trace)
-    assert not [row for row in trace.awaits if row["kind"] == "callback"]
+    callbacks = [row for row in trace.awaits if row["kind"] == "callback"]
+    found = Counter((row["tgid"], row["sent_bytes"], row["recv_bytes"]) for row in callbacks)
+    early = trace.truth["early_rows"]
+    assert found == Counter((row["tgid"], row["sent_bytes"], row["recv_bytes"]) for row in early)
 
 
-def test_two_loops_at_once(traced: Tracings) -> None:
+@pytest.mark.parametrize("loop", LOOP_KINDS)
+def test_two_loops_at_once(traced: Tracings, loop: str) -> None:
     """Two loops in two threads keep their tasks apart, each on its own thread."""
-    trace = traced("loops.py", "threads")
+    trace = traced("loops.py", "threads", *on(loop))
     check_only_tasks(trace)
     threads = {
         label: {row["tid"] for row in trace.awaits if row["task_name"].startswith(label)}
@@ -47,9 +51,10 @@ def test_loops_again_and_again(traced: Tracings) -> None:
     assert pipes & used  # what the test is about
 
 
-def test_forks(traced: Tracings) -> None:
+@pytest.mark.parametrize("loop", LOOP_KINDS)
+def test_forks(traced: Tracings, loop: str) -> None:
     """A process forked from a loop, even from inside a task, has tasks of its own."""
-    trace = traced("loops.py", "fork")
+    trace = traced("loops.py", "fork", *on(loop))
     check_only_tasks(trace)
     targets = {target["tgid"]: target["agent"] for target in trace.info["targets"]}
     assert targets == dict.fromkeys(trace.truth["tgids"], "c")

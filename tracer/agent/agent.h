@@ -14,6 +14,7 @@
 #endif
 #include <frameobject.h> /* PyFrame_Check before 3.11 */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -168,7 +169,7 @@ struct task *task_see(PyObject *task, PyObject *loop, struct thread *thread, u64
 void task_born(struct task *task, PyObject *object, PyObject *loop, u32 tid, u8 flags);
 void task_name(struct task *task, PyObject *object, u32 tid);
 PyObject *task_field(PyObject *object, enum field field);
-u8 task_resume_flags(PyObject *task, PyObject *args, bool thrown);
+u8 task_resume_flags(PyObject *task, PyObject *future, bool thrown);
 void task_park(struct task *task, PyObject *object, struct ev_step *step);
 void loop_see(PyObject *loop, struct thread *thread);
 
@@ -194,11 +195,17 @@ struct scheduled {
 };
 
 void schedule_remember(const struct scheduled *entry);
+struct wake schedule_recall(const void *handle, const void *callback, const void *args);
+bool run_of(struct run *run, PyObject *loop, PyObject *callback, PyObject *const *args,
+	    Py_ssize_t n);
+void run_begin(struct run *run);
+void run_end(struct run *run, PyObject *callback);
 void run_enter(struct run *run, u32 serial, u32 task);
 void run_leave(struct run *run);
 void write_step(struct run *run, u64 end_ns);
 int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer_type,
 		  PyObject *report);
+int hook_put(PyObject *type, PyMethodDef *def, PyObject **old);
 int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
 PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t n,
 		      PyObject *names);
@@ -211,12 +218,22 @@ PyObject *soon(PyObject *old, PyObject *loop, PyObject *const *args);
 /* ---- threadsafe.c ---- */
 void threadsafe_install(void);
 
+/* ---- uvloop.c ---- */
+enum loop_kind { ASYNCIO, UVLOOP, LOOP_KINDS };
+
+int uvloop_install(PyObject *type);
+enum loop_kind loop_kind(PyObject *loop);
+void native_begin(void);
+void uvloop_pipe(PyObject *loop, s32 *fd, s32 *wfd);
+PyObject *uvloop_executor(PyObject *loop);
+
 /* ---- eager.c ---- */
-void eager_install(PyObject *loop_type);
+void eager_install(PyObject *loop_type, enum loop_kind kind);
 
 /* ---- work.c ---- */
-u32 work_told(PyObject *callback, PyObject *args);
-void work_install(PyObject *loop_type);
+bool is_coroutine_function(PyObject *function);
+u32 work_told(PyObject *callback, PyObject *const *args, Py_ssize_t n);
+void work_install(PyObject *loop_type, enum loop_kind kind);
 
 /* ---- differences between CPython versions ---- */
 static inline PyObject *new_ref(PyObject *object)

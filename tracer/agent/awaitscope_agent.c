@@ -58,6 +58,13 @@ static PyObject *install(PyObject *Py_UNUSED(module), PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *install_uvloop(PyObject *Py_UNUSED(module), PyObject *type)
+{
+	if (!PyType_Check(type) || uvloop_install(type))
+		return PyErr_Occurred() ? NULL : fail("hooks_failed", "uvloop.Loop is no class");
+	Py_RETURN_NONE;
+}
+
 static PyObject *stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
 	ring_stop();
@@ -70,6 +77,8 @@ static PyMethodDef methods[] = {
 	{"install", install, METH_VARARGS,
 	 "install(loop, handle, timer, task, future, py_task, gather, report)\n--\n\n"
 	 "Put the hooks into asyncio's classes."},
+	{"install_uvloop", install_uvloop, METH_O,
+	 "install_uvloop(loop)\n--\n\nPut the hooks into uvloop's class."},
 	{"stop", stop, METH_NOARGS, "stop()\n--\n\nRecord nothing more."},
 	{NULL, NULL, 0, NULL},
 };

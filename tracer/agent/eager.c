@@ -6,13 +6,16 @@
 #include "agent.h"
 
 #if PY_VERSION_HEX >= 0x030C0000
-static PyObject *old_create_task;
+static PyObject *old_create_task[LOOP_KINDS];
 
 static bool may_be_eager(PyObject *loop, PyObject *names)
 {
-	PyObject *factory = attribute(loop, "_task_factory");
+	PyObject *factory = loop_kind(loop) == UVLOOP
+				    ? PyObject_CallMethod(loop, "get_task_factory", NULL)
+				    : attribute(loop, "_task_factory");
 	bool may = factory && factory != Py_None;
 
+	PyErr_Clear();
 	Py_XDECREF(factory);
 	for (Py_ssize_t i = 0; !may && names && i < PyTuple_GET_SIZE(names); i++)
 		may = !PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), "eager_start");
@@ -70,7 +73,8 @@ static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n
 	PyObject *task;
 
 	if (n < 1 || !may_be_eager(loop, names) || !ring_ready())
-		return call_method(old_create_task, loop, args, n, names);
+		return call_method(old_create_task[loop_kind(loop)], loop, args, n, names);
+	native_begin();
 	run.thread = thread_self();
 	thread_announce(run.thread);
 	eager.outer = run.thread->eager;
@@ -81,7 +85,7 @@ static PyObject *create_task(PyObject *loop, PyObject *const *args, Py_ssize_t n
 	eager.begin_ns = now_ns();
 	run.thread->eager = &eager;
 	run_enter(&run, run_serial(), eager.serial);
-	task = call_method(old_create_task, loop, args, n, names);
+	task = call_method(old_create_task[loop_kind(loop)], loop, args, n, names);
 	run.thread->eager = eager.outer;
 	if (task && ring_ready())
 		end_eager(&run, &eager, task, loop);
@@ -101,13 +105,14 @@ static PyMethodDef create_task_def = {
 	"Schedule or begin executing a coroutine object.\n\nReturn a task object."};
 
 /* Put the hook in place; without it eager first steps go unseen, nothing else. */
-void eager_install(PyObject *loop_type)
+void eager_install(PyObject *loop_type, enum loop_kind kind)
 {
-	if (hook_replace(loop_type, &create_task_def, &old_create_task))
+	if ((kind == ASYNCIO ? hook_replace : hook_put)(loop_type, &create_task_def,
+							&old_create_task[kind]))
 		PyErr_Clear();
 }
 #else
-void eager_install(PyObject *Py_UNUSED(loop_type))
+void eager_install(PyObject *Py_UNUSED(loop_type), enum loop_kind Py_UNUSED(kind))
 {
 }
 #endif

@@ -45,7 +45,7 @@ void schedule_remember(const struct scheduled *entry)
 	set[way] = *entry;
 }
 
-static struct wake recall(const void *handle, const void *callback, const void *args)
+struct wake schedule_recall(const void *handle, const void *callback, const void *args)
 {
 	struct scheduled *set = set_of(handle);
 	struct wake wake = {0};
@@ -268,25 +268,7 @@ static void write_callback(struct run *run, PyObject *callback, u64 end_ns)
 	ring_commit();
 }
 
-static void begin_callback(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
-{
-	PyObject *when;
-	u32 told;
-
-	if (timer_type && PyObject_TypeCheck(handle, timer_type)) {
-		when = slot(handle, when_at);
-		run->flags |= RUN_TIMER;
-		if (when && PyFloat_Check(when) && PyFloat_AS_DOUBLE(when) > 0)
-			run->wake.ns = (u64)(PyFloat_AS_DOUBLE(when) * 1e9);
-		return;
-	}
-	run->wake = recall(handle, callback, args);
-	told = work_told(callback, args);
-	if (told)
-		run->wake.run = told;
-}
-
-static void begin_step(struct run *run, PyObject *args, PyObject *loop, bool thrown)
+static void begin_step(struct run *run, PyObject *future, PyObject *loop, bool thrown)
 {
 	struct thread *thread = run->thread;
 
@@ -296,14 +278,15 @@ static void begin_step(struct run *run, PyObject *args, PyObject *loop, bool thr
 	Py_INCREF(run->task);
 	run->wake = run->task->wake;
 	run->task->wake = (struct wake){0};
-	run->flags |= task_resume_flags(run->object, args, thrown);
+	run->flags |= task_resume_flags(run->object, future, thrown);
 	if (run->task->named != ring_generation)
 		task_name(run->task, run->object, thread->tid);
 }
 
-static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
+/* Find out what a callback is that a loop is about to call; false if it steps no task. */
+bool run_of(struct run *run, PyObject *loop, PyObject *callback, PyObject *const *args,
+	    Py_ssize_t n)
 {
-	PyObject *loop = slot(handle, loop_at);
 	bool thrown;
 
 	memset(run, 0, sizeof(*run));
@@ -313,9 +296,12 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 		loop_see(loop, run->thread);
 	run->object = task_of(callback, &thrown);
 	if (run->object)
-		begin_step(run, args, loop, thrown);
-	else
-		begin_callback(run, handle, callback, args);
+		begin_step(run, n == 1 ? args[0] : NULL, loop, thrown);
+	return run->object != NULL;
+}
+
+void run_begin(struct run *run)
+{
 	if (run->wake.tid && run->wake.tid != run->thread->tid)
 		run->flags |= RUN_FROM_THREAD;
 	run_enter(run, run_serial(), run->task ? run->task->serial : 0);
@@ -328,7 +314,7 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 	}
 }
 
-static void end(struct run *run, PyObject *callback)
+void run_end(struct run *run, PyObject *callback)
 {
 	u64 end_ns = now_ns();
 
@@ -343,6 +329,32 @@ static void end(struct run *run, PyObject *callback)
 		show(run->thread);
 	}
 	run_leave(run);
+}
+
+static void begin_callback(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
+{
+	PyObject *when;
+	u32 told;
+
+	if (timer_type && PyObject_TypeCheck(handle, timer_type)) {
+		when = slot(handle, when_at);
+		run->flags |= RUN_TIMER;
+		if (when && PyFloat_Check(when) && PyFloat_AS_DOUBLE(when) > 0)
+			run->wake.ns = (u64)(PyFloat_AS_DOUBLE(when) * 1e9);
+		return;
+	}
+	run->wake = schedule_recall(handle, callback, args);
+	told = work_told(callback, ((PyTupleObject *)args)->ob_item, PyTuple_GET_SIZE(args));
+	if (told)
+		run->wake.run = told;
+}
+
+static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
+{
+	if (!run_of(run, slot(handle, loop_at), callback, ((PyTupleObject *)args)->ob_item,
+		    PyTuple_GET_SIZE(args)))
+		begin_callback(run, handle, callback, args);
+	run_begin(run);
 }
 
 /* ---- Handle._run() ---- */
@@ -405,7 +417,7 @@ static PyObject *handle_run(PyObject *handle, PyObject *Py_UNUSED(none))
 	if (recording) {
 		if (!result)
 			PyErr_Fetch(&type, &value, &trace);
-		end(&run, callback);
+		run_end(&run, callback);
 		if (!result)
 			PyErr_Restore(type, value, trace);
 	}
@@ -444,22 +456,33 @@ static int slot_offset(PyObject *type, const char *name, Py_ssize_t *offset)
 	return failed ? -1 : 0;
 }
 
-/* Put a C method in the place of a Python one; -1 with an exception if it is not asyncio's. */
-int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old)
+/* Put a C method into a class and keep the one that it had; -1 with an exception. */
+int hook_put(PyObject *type, PyMethodDef *def, PyObject **old)
 {
 	PyObject *descriptor;
 	int result = -1;
 
 	*old = PyObject_GetAttrString(type, def->ml_name);
-	if (!*old || !PyFunction_Check(*old)) {
-		PyErr_Format(PyExc_RuntimeError, "%s is not asyncio's own", def->ml_name);
+	if (!*old)
 		return -1;
-	}
 	descriptor = PyDescr_NewMethod((PyTypeObject *)type, def);
 	if (descriptor)
 		result = PyObject_SetAttrString(type, def->ml_name, descriptor);
 	Py_XDECREF(descriptor);
 	return result;
+}
+
+/* Put a C method in the place of a Python one; -1 with an exception if it is not asyncio's. */
+int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old)
+{
+	PyObject *found = PyObject_GetAttrString(type, def->ml_name);
+	bool is = found && PyFunction_Check(found);
+
+	Py_XDECREF(found);
+	if (is)
+		return hook_put(type, def, old);
+	PyErr_Format(PyExc_RuntimeError, "%s is not asyncio's own", def->ml_name);
+	return -1;
 }
 
 /* Put the hooks in place; -1 with an exception, and nothing changed, if that cannot be done. */
@@ -484,10 +507,10 @@ int hooks_install(PyObject *loop_type, PyObject *handle, PyObject *timer, PyObje
 		return -1;
 	}
 	soon_install(handle, old_call_soon);
-	eager_install(loop_type);
+	eager_install(loop_type, ASYNCIO);
 	if (hook_replace(loop_type, &add_signalsafe_def, &old_add_signalsafe))
 		PyErr_Clear(); /* then it is not seen that a signal was the cause, nothing else */
 	threadsafe_install();
-	work_install(loop_type);
+	work_install(loop_type, ASYNCIO);
 	return 0;
 }

@@ -384,6 +384,8 @@ u32 callback_name(PyObject *callback)
 	PyObject *name, *inner;
 	u32 id;
 
+	if (PyUnicode_Check(callback)) /* what has no callable of Python's has a name */
+		return string_of(callback);
 	if (PyMethod_Check(callback))
 		callback = PyMethod_GET_FUNCTION(callback);
 	if (PyFunction_Check(callback)) {

@@ -334,6 +334,7 @@ void loop_see(PyObject *loop, struct thread *thread)
 {
 	struct ev_loop *record;
 	struct loop *state;
+	s32 self_fd, self_wfd;
 	u32 type;
 
 	if (unseen_generation != ring_generation) {
@@ -350,6 +351,12 @@ void loop_see(PyObject *loop, struct thread *thread)
 	if (state->unsaid == ring_generation && !ring_has_room())
 		return;
 	type = string_send(type_string(loop));
+	if (loop_kind(loop) == UVLOOP) {
+		uvloop_pipe(loop, &self_fd, &self_wfd);
+	} else {
+		self_fd = fileno_of(loop, "_ssock");
+		self_wfd = fileno_of(loop, "_csock");
+	}
 	record = ring_reserve(KIND_LOOP, now_ns(), thread->tid);
 	if (!record) {
 		state->unsaid = ring_generation;
@@ -362,8 +369,8 @@ void loop_see(PyObject *loop, struct thread *thread)
 	record->loop = state->serial;
 	record->type_str = type;
 	record->selector_fd = fileno_of(loop, "_selector");
-	record->self_fd = fileno_of(loop, "_ssock");
-	record->self_wfd = fileno_of(loop, "_csock");
+	record->self_fd = self_fd;
+	record->self_wfd = self_wfd;
 	ring_commit();
 }
 
@@ -472,7 +479,7 @@ static bool has_exception(PyObject *future)
 }
 
 /* Return the RUN_* flags that can be known before a step: what is thrown into it and why. */
-u8 task_resume_flags(PyObject *task, PyObject *args, bool thrown)
+u8 task_resume_flags(PyObject *task, PyObject *future, bool thrown)
 {
 	PyObject *must = task_field(task, F_MUST_CANCEL);
 	u8 flags = thrown ? RUN_THROWN : 0;
@@ -480,8 +487,7 @@ u8 task_resume_flags(PyObject *task, PyObject *args, bool thrown)
 	if (must == Py_True)
 		flags |= RUN_THROWN | RUN_CANCEL_REQUEST;
 	Py_XDECREF(must);
-	if (PyTuple_GET_SIZE(args) == 1) { /* a wakeup: its argument is the future */
-		PyObject *future = PyTuple_GET_ITEM(args, 0);
+	if (future) { /* a wakeup: it is its argument */
 		char letter = state_letter(future);
 
 		if (letter == 'C') /* Task.cancel() cancels the future it waits for */

@@ -13,7 +13,7 @@ struct work {
 	u32 serial, giver_run, giver_tid, task;
 };
 
-static PyObject *old_run_in_executor, *work_key;
+static PyObject *old_run_in_executor[LOOP_KINDS], *work_key;
 static PyCodeObject *set_state_code;
 
 /* Write what became of the work; end_ns is 0 where that cannot be seen. */
@@ -94,7 +94,7 @@ static PyTypeObject work_type = {
 };
 
 /* A function, or partials of one, whose call makes a coroutine. */
-static bool is_coroutine_function(PyObject *function)
+bool is_coroutine_function(PyObject *function)
 {
 	PyObject *inner = new_ref(function), *next;
 	bool is = false;
@@ -115,8 +115,9 @@ static bool is_coroutine_function(PyObject *function)
 static bool is_thread_pool(PyObject *loop, PyObject *executor)
 {
 	PyObject *modules = PyImport_GetModuleDict(), *module, *pool = NULL;
-	PyObject *given = executor == Py_None ? attribute(loop, "_default_executor")
-					      : new_ref(executor);
+	PyObject *given = executor != Py_None	     ? new_ref(executor)
+			  : loop_kind(loop) == UVLOOP ? uvloop_executor(loop)
+						      : attribute(loop, "_default_executor");
 	bool is;
 
 	if (!given || given == Py_None) { /* asyncio is about to make one */
@@ -167,12 +168,12 @@ static void mark(PyObject *future, const struct work *work)
  * Return the serial of the work whose end a callback brings into the loop, 0 for none. That is
  * asyncio.futures._chain_future's _set_state(future, concurrent future), whoever scheduled it.
  */
-u32 work_told(PyObject *callback, PyObject *args)
+u32 work_told(PyObject *callback, PyObject *const *args, Py_ssize_t n)
 {
 	PyObject *code, *dict, *serial;
 	u32 told = 0;
 
-	if (PyTuple_GET_SIZE(args) != 2 || !PyFunction_Check(callback))
+	if (n != 2 || !PyFunction_Check(callback))
 		return 0;
 	code = PyFunction_GET_CODE(callback);
 	if (!set_state_code &&
@@ -181,7 +182,7 @@ u32 work_told(PyObject *callback, PyObject *args)
 		set_state_code = (PyCodeObject *)new_ref(code);
 	if ((PyCodeObject *)code != set_state_code)
 		return 0;
-	dict = PyObject_GenericGetDict(PyTuple_GET_ITEM(args, 0), NULL);
+	dict = PyObject_GenericGetDict(args[0], NULL);
 	serial = dict ? PyDict_GetItemWithError(dict, work_key) : NULL;
 	if (serial && PyLong_Check(serial))
 		told = (u32)PyLong_AsUnsignedLongMask(serial);
@@ -201,7 +202,8 @@ static PyObject *give(PyObject *loop, PyObject *const *args, Py_ssize_t n, struc
 		all[1] = (PyObject *)work;
 	}
 	seen = seen && (n == 2 || all);
-	result = call_method(old_run_in_executor, loop, !seen ? args : all ? all : pair, n, NULL);
+	result = call_method(old_run_in_executor[loop_kind(loop)], loop,
+			     !seen ? args : all ? all : pair, n, NULL);
 	PyMem_Free(all);
 	if (result)
 		mark(result, work);
@@ -216,10 +218,11 @@ static PyObject *run_in_executor(PyObject *loop, PyObject *const *args, Py_ssize
 	struct work *work = NULL;
 	PyObject *result;
 
+	native_begin();
 	if (ring_ready() && !names && n >= 2 && PyCallable_Check(args[1]))
 		work = work_new(args[1]);
 	result = work ? give(loop, args, n, work)
-		      : call_method(old_run_in_executor, loop, args, n, names);
+		      : call_method(old_run_in_executor[loop_kind(loop)], loop, args, n, names);
 	Py_XDECREF(work);
 	return result;
 }
@@ -229,10 +232,11 @@ static PyMethodDef run_in_executor_def = {
 	METH_FASTCALL | METH_KEYWORDS, "run_in_executor($self, executor, func, *args)\n--\n\n"};
 
 /* Put the hook in place; without it the work in threads goes unseen, nothing else. */
-void work_install(PyObject *loop_type)
+void work_install(PyObject *loop_type, enum loop_kind kind)
 {
 	work_key = PyUnicode_InternFromString("_awaitscope_work");
 	if (!work_key || PyType_Ready(&work_type) < 0 ||
-	    hook_replace(loop_type, &run_in_executor_def, &old_run_in_executor))
+	    (kind == ASYNCIO ? hook_replace : hook_put)(loop_type, &run_in_executor_def,
+							&old_run_in_executor[kind]))
 		PyErr_Clear();
 }

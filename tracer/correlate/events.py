@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
-from tracer.correlate.index import Bools, Ints, Keys, ints, lean
+from tracer.correlate.index import Bools, Index, Ints, Keys, ints, lean, take
 from tracer.events.header import load as load_header
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES, stored_columns
 from tracer.system import syscalls
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
 _NARROW = np.iinfo(np.int32)
+EAGER = 4  # RUN_EAGER, record.h
 
 
 class Table:
@@ -126,8 +127,9 @@ class Events:
 class Runs:
     """Steps and callbacks together: what event loops ran.
 
-    `step` and `callback` are row numbers in their tables, -1 for the other; `waker` is the run
-    during which this one was put on the ready queue. Sorted by begin.
+    `step` and `callback` are row numbers in their tables, -1 for the other (a callback of libuv's
+    own has no row, see native.py); `waker` is the run during which this one was put on the ready
+    queue. Sorted by begin.
     """
 
     agent: Ints
@@ -142,6 +144,31 @@ class Runs:
     waker: Ints
     of_step: Ints
     of_callback: Ints
+
+    def is_callback(self, run: Ints) -> Bools:
+        """Say which runs are no steps; -1 is none."""
+        return np.asarray((run >= 0) & (take(self.step, run) < 0))
+
+    def containing(self, tid: Ints, ts: Ints) -> Ints:
+        """Return the innermost run of the thread around each moment.
+
+        An eager task's first step lies in the run that created it; others nest at most twice.
+        """
+        index = Index(self.tid, self.begin)
+        found = index.before(tid, ts)
+
+        def outside(*, eager: bool) -> Ints:
+            over = (found >= 0) & (take(self.end, found) < ts)
+            is_eager = take(self.flags & EAGER, found, 0) > 0
+            return np.flatnonzero(over & is_eager if eager else over)
+
+        for _ in range(2):
+            while len(rows := outside(eager=True)):
+                found[rows] = self.waker[found[rows]]
+            rows = outside(eager=False)
+            found[rows] = index.before(tid[rows], self.begin[found[rows]], strict=True)
+        found[outside(eager=False)] = -1
+        return found
 
 
 def runs_of(events: Events) -> Runs:

@@ -162,7 +162,7 @@ def wakes_of_lost(
     index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
     through = waker[lost]
     # what a task woke waited for that task, or through it for a receive: that cannot be told
-    by_callback = (take(runs.callback, through) >= 0) & (
+    by_callback = runs.is_callback(through) & (
         step["flags"][lost] & load_header().constants["RUN_CANCEL_REQUEST"] == 0
     )
     direct = index.before(through, step["wake_ns"][lost])

@@ -77,7 +77,7 @@ def _pairs(p: Picture, loose: Loose, count: Ints) -> Ints:
     owner = np.concatenate(
         [sus.group, sus.group[receipts.served], sus.groups + np.arange(loose.known)]
     )
-    in_callback = take(p.runs.callback, run) >= 0
+    in_callback = p.runs.is_callback(run)
     run = np.concatenate([sus.run, run[in_callback]])
     owner = np.concatenate([sus.group, owner[in_callback]])
     some = take(count, run, 0) > 0

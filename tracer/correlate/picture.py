@@ -13,6 +13,7 @@ from tracer.correlate.gaps import woke_unknown
 from tracer.correlate.index import Keys, lean, spans, take
 from tracer.correlate.lag import Threads
 from tracer.correlate.lookups import Lookups
+from tracer.correlate.native import with_native
 from tracer.correlate.receipts import receipts_of
 from tracer.correlate.sockets import Streams, sockets_of
 from tracer.correlate.tasks import Tasks, suspensions_of
@@ -75,7 +76,7 @@ class Picture:
 
 def picture_of(events: Events) -> Picture:
     """Run the passes that do not depend on cut points."""
-    runs = runs_of(events)
+    runs = with_native(events, runs_of(events))
     events["callback"].forget()
     tasks = Tasks(events)
     sus = suspensions_of(events, runs, tasks)

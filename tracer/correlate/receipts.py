@@ -1,9 +1,10 @@
 """Which bytes belong to which suspension.
 
 A receive that woke nobody belongs to the next one on its socket that did (an answer in several
-receives); if nobody waited for that one yet, to the await that had sent last, as long as it goes on
-(marked: its task finds the bytes in a buffer, and no wake edge says so). A send belongs to the
-suspension at the end of the step that made it.
+receives). If nobody waited for that one yet, it belongs to the await that had sent last, as long as
+it goes on (marked: its task finds the bytes in a buffer, and no wake edge says so), or to the one
+that was just woken there and has not resumed; else to none: whoever finds the bytes in a buffer
+need not wait. A send belongs to the suspension at the end of the step that made it.
 """
 
 from __future__ import annotations
@@ -85,10 +86,12 @@ def receipts_of(
     # who was awake because of this very socket reads all that is there
     told = (wakes.by == BY_RECV)[asker[found]] & (wakes.sock[asker[found]] == sock[found])
     guessed = np.bincount(asker[found][~told], minlength=sus.count) > 0
-    asker = np.where(reader >= 0, reader, asker)
+    early, ready = _early(events, sus, wakes, order, woke)
+    asker = np.where(reader >= 0, reader, np.where(asker >= 0, asker, ready))
     received = sum_by(asker, call["ret"][order], sus.count)
     given, given_to = order[asker >= 0], asker[asker >= 0]
-    order, woke = order[asker < 0], woke[asker < 0]
+    spare, left = order[early & (asker < 0)], ~early & (asker < 0)
+    order, woke = order[left], woke[left]
     sock, size = call["sock"][order], call["ret"][order]
     place = np.arange(len(order), dtype=np.int64)
     fresh = np.ones(len(order), bool)
@@ -108,14 +111,14 @@ def receipts_of(
     )
     shared[by_recv] = served[at]
 
-    # receives after the last one that woke somebody on their socket
+    # receives after the last one that woke somebody on their socket, or before anybody's question
     claimed = _claimed(sock, woke)
-    rest = order[~claimed]
+    rest = np.concatenate([order[~claimed], spare])
     of_run = Keys(sus.run)
     own = of_run.find(calls.run[rest])
     in_step = take(runs.step, calls.run[rest]) >= 0
     received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
-    in_callback = take(runs.callback, calls.run[rest]) >= 0
+    in_callback = runs.is_callback(calls.run[rest])
     unowned = _nobodys(events, runs, calls, np.concatenate([rest, sends]))
     nobody, orphans = unowned[: len(rest)], unowned[len(rest) :]
 
@@ -123,7 +126,7 @@ def receipts_of(
     sent = sum_by(
         np.where(by_step, of_run.find(calls.run[sends]), -1), call["ret"][sends], sus.count
     )
-    later = sends[take(runs.callback, calls.run[sends]) >= 0]
+    later = sends[runs.is_callback(calls.run[sends])]
     owner, left_over = _callback_send_owner(events, calls, sus, wakes, later)
     buffered = sum_by(np.where(left_over, owner, -1), call["ret"][later], sus.count)
     sent += sum_by(owner, call["ret"][later], sus.count)
@@ -188,9 +191,7 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     np.minimum.at(since, at, sus.begin[by_recv])
     group[at] = sus.group[by_recv]
     since[:n][woke & (since[:n] == _NEVER)] = 0  # the record of its wait was lost
-    places = np.where(woke, np.arange(n), n)
-    after = np.minimum.accumulate(places[::-1])[::-1] if n else places
-    after = np.where(take(sock, np.where(after < n, after, -1)) == sock, after, n)
+    after = _next_woken(sock, woke)
     asker = np.where(last >= 0, Keys(sus.run).find(take(calls.run, last)), -1)
     going_on = (take(sus.begin, asker, _NEVER) <= ts) & (take(sus.resume, asker) > ts)
     unasked = ~woke & (since[after] > ts) & (take(sus.group, asker) != group[after])
@@ -217,6 +218,43 @@ def _readers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     fresh = take(call["ts_ns"], last) >= take(sus.resume, ended)
     fits = ~woke & (ended >= 0) & (take(wakes.by, ended) == BY_RECV) & ~fresh
     return np.where(fits & (take(wakes.sock, ended) == sock), ended, -1)
+
+
+def _early(
+    events: Events, sus: Suspensions, wakes: Wakes, order: Ints, woke: Bools
+) -> tuple[Bools, Ints]:
+    """Say which receives came before the await began that the next one on their socket woke.
+
+    Returns this of each receive (sorted by socket, time), and for those of which it is true the
+    suspension that was just woken there, alone, and had not resumed yet; -1 for none.
+    """
+    call, n = events["syscall"], len(order)
+    sock, ts = call["sock"][order], call["ts_ns"][order]
+    by_recv = np.flatnonzero(wakes.receive >= 0)
+    received = wakes.receive[by_recv]
+    at = Keys(order).find(received)
+    since = np.full(n + 1, _NEVER)
+    first = np.searchsorted(sus.group, sus.group[by_recv])
+    np.minimum.at(since, at, sus.begin[first])
+    since[:n][woke & (since[:n] == _NEVER)] = 0  # the record of its wait was lost
+    after = _next_woken(sock, woke)
+    early = (after < n) & ~woke & (since[after] > ts)
+    places = np.flatnonzero(early)
+    came = Index(call["sock"][received], call["ts_ns"][received])
+    last = came.before(sock[places], ts[places])
+    alone = np.bincount(at, minlength=n + 1)[take(at, last, n)] == 1
+    waits = alone & (take(sus.resume, take(by_recv, last)) > ts[places])
+    ready = np.full(n, -1, np.int64)
+    ready[places] = np.where(waits, take(by_recv, last), -1)
+    return early, ready
+
+
+def _next_woken(sock: Ints, woke: Bools) -> Ints:
+    """Return the place of the next receive (sorted by socket, time) that woke, len(sock): none."""
+    n = len(sock)
+    places = np.where(woke, np.arange(n), n)
+    after = np.minimum.accumulate(places[::-1])[::-1] if n else places
+    return np.where(take(sock, np.where(after < n, after, -1)) == sock, after, n)
 
 
 def _claimed(sock: Ints, woke: Bools) -> Bools:

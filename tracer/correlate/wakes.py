@@ -38,7 +38,7 @@ from tracer.system import syscalls
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
 
-TIMER, THROWN, EAGER, CANCEL, FAILED, FROM_THREAD = 1, 2, 4, 8, 16, 32
+TIMER, THROWN, CANCEL, FAILED, FROM_THREAD = 1, 2, 8, 16, 32
 EPOLL_CTL_ADD = 1
 EINPROGRESS = -115
 
@@ -121,7 +121,7 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
     agents = Index(tgids, starts)
-    run = _containing(runs, tid, ts)
+    run = runs.containing(tid, ts)
     # a run says whose it is; without one, the process does, if the record of its birth is there
     agent = take(np.array(alive, np.int64), agents.before(tgid, ts))
     agent = np.where(run >= 0, take(runs.agent, run), agent)
@@ -173,27 +173,6 @@ def _self_pipe_calls(events: Events, agent: Ints, ctl_agent: Ints) -> Bools:
     pipe = np.zeros(len(agent), bool)
     pipe[has] = (at >= 0) & (call["ts_ns"][has] <= take(until, at))
     return pipe
-
-
-def _containing(runs: Runs, tid: Ints, ts: Ints) -> Ints:
-    """Return the innermost run of the thread around each moment.
-
-    An eager task's first step lies in the run that created it; others nest at most twice.
-    """
-    index = Index(runs.tid, runs.begin)
-    found = index.before(tid, ts)
-
-    def outside(*, eager: bool) -> Ints:
-        over = (found >= 0) & (take(runs.end, found) < ts)
-        return np.flatnonzero(over & (take(runs.flags & EAGER, found, 0) > 0) if eager else over)
-
-    for _ in range(2):
-        while len(rows := outside(eager=True)):
-            found[rows] = runs.waker[found[rows]]
-        rows = outside(eager=False)
-        found[rows] = index.before(tid[rows], runs.begin[found[rows]], strict=True)
-    found[outside(eager=False)] = -1
-    return found
 
 
 @dataclass
@@ -260,7 +239,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     def last_in(index: Index, rows: Ints, run: Ints, when: Ints) -> Ints:
         return np.where(run >= 0, take(rows, index.before(run, when)), -1)
 
-    by_callback = (waker >= 0) & (take(runs.callback, waker) >= 0)
+    by_callback = runs.is_callback(waker)
     direct = last_in(recv_index, recvs, waker, wake)
     direct = np.where(by_callback | generic, direct, -1)
     behind, behind_ns, _ = chain.follow(
@@ -268,7 +247,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     )
     hopped = last_in(recv_index, recvs, behind, behind_ns)
     reader = generic & ~by_callback & (waker >= 0) & (direct < 0)
-    hop = reader & (hopped >= 0) & (take(runs.callback, behind) >= 0)
+    hop = reader & (hopped >= 0) & runs.is_callback(behind)
     received = np.where(hop, hopped, direct)
     # a task that awaits a lock or a queue waits for its owner, whoever woke that one
     primitive = ~generic & _is_of(leaf, ("lock", "event", "queue"))
@@ -305,9 +284,13 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     )
     # or after a task of wait_for's that such a callback woke
     wrapped = (link >= 0) & over & ~by_callback & _is_of(leaf, _WRAPPING)
-    wrapped &= (take(runs.callback, behind) >= 0) & (take(runs.wake, behind, 1) == 0)
+    wrapped &= runs.is_callback(behind) & (take(runs.wake, behind, 1) == 0)
     in_task = (from_reader | wrapped) & (own >= 0) & own_first & (received < 0) & (accepted < 0)
 
+    # what came before the question is no answer to it
+    received, written = (
+        np.where(take(call["ts_ns"], rows) < sus.begin, -1, rows) for rows in (received, written)
+    )
     # a later call that is the true one may be among what was lost up to the wake
     received, accepted, written, connected = (
         np.where(touched(events, take(call["ts_ns"], rows, 0), wake), -1, rows)
@@ -336,9 +319,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     cancelled = sus.next_flags & CANCEL != 0
     ended = np.flatnonzero(cancelled)
     alone, alone_ns, _ = chain.follow(sus.waker[ended], sus.wake[ended], np.zeros(len(ended), bool))
-    told = np.where(
-        take(runs.callback, alone) >= 0, last_in(recv_index, recvs, alone, alone_ns), -1
-    )
+    told = np.where(runs.is_callback(alone), last_in(recv_index, recvs, alone, alone_ns), -1)
     told[touched(events, take(call["ts_ns"], told, 0), sus.wake[ended])] = -1
     receive[ended] = told
     choose(cancelled & (flags_w & TIMER == 0), BY_CANCEL, none)
@@ -416,7 +397,7 @@ class _Chain:
         rows = np.flatnonzero(take(runs.waker, run) >= 0)
         for _ in range(_MAX_LINKS):
             at = run[rows]
-            passed = (runs.callback[at] >= 0) | (cancelled[rows] & self._cancelled[at])
+            passed = runs.is_callback(at) | (cancelled[rows] & self._cancelled[at])
             rows = rows[passed]
             rows = rows[self.recvs.before(run[rows], when[rows]) < 0]
             if not len(rows):

@@ -33,6 +33,7 @@ _TABLE: dict[str, tuple[int, int]] = {
     "sendmsg": (46, SEND),
     "recvmsg": (47, RECV),
     "shutdown": (48, FD),
+    "getsockopt": (55, FD),
     "fsync": (74, FD),
     "fdatasync": (75, FD),
     "prctl": (157, PRCTL),

@@ -102,8 +102,12 @@ def _patch(agent):
     )
 
 
+def _patch_uvloop(agent):
+    agent.install_uvloop(sys.modules["uvloop"].Loop)
+
+
 class _Loader:
-    """Loads asyncio.base_events with its own loader, then puts the hooks in."""
+    """Loads a module with its own loader, then puts the hooks in."""
 
     def __init__(self, loader, then):
         self._loader = loader
@@ -122,23 +126,24 @@ class _Loader:
 
 
 class _Finder:
-    """Waits for the first import of asyncio.base_events."""
+    """Waits for the first import of some modules; `then` is what to do after it, by name."""
 
     def __init__(self, then):
         self._then = then
 
     def find_spec(self, name, path=None, target=None):
-        if name != "asyncio.base_events":
+        if name not in self._then:
             return None
         for finder in list(sys.meta_path):
             if finder is self or not hasattr(finder, "find_spec"):
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                if self in sys.meta_path:
+                then = self._then.pop(name, None)
+                if not self._then and self in sys.meta_path:
                     sys.meta_path.remove(self)
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, self._then)
+                if then and hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader, then)
                 return spec
         return None
 
@@ -177,17 +182,20 @@ def _start():
         _give_up(live, error)
         return
 
-    def hook():
-        try:
-            _patch(agent)
-        except Exception as error:
-            agent.stop()
-            _give_up(live, error)
+    def hook(patch):
+        def patched():
+            try:
+                patch(agent)
+            except Exception as error:
+                agent.stop()
+                _give_up(live, error)
 
+        return patched
+
+    then = {"asyncio.base_events": hook(_patch), "uvloop": hook(_patch_uvloop)}
     if "asyncio.base_events" in sys.modules:
-        hook()
-    else:
-        sys.meta_path.insert(0, _Finder(hook))
+        then.pop("asyncio.base_events")()
+    sys.meta_path.insert(0, _Finder(then))
 
 
 def _make_way():
