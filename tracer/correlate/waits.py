@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.correlate.events import EAGER
 from tracer.correlate.index import Index, distinct, ints, lean, take
 from tracer.system import syscalls
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.index import Ints
     from tracer.correlate.wakes import Calls
-
-_EAGER = 4  # record.h: RUN_EAGER
 
 
 class Waits:
@@ -63,5 +62,5 @@ def _of_loops(events: Events, runs: Runs, calls: Calls) -> Ints:
     ended = call["ts_ns"][polls] + call["dur_ns"][polls]
     following = Index(runs.tid, runs.begin).after(call["tid"][polls], ended)
     inner = take(runs.begin, following, np.iinfo(np.int64).max) < take(runs.end, around)
-    inner &= take(runs.flags & _EAGER, following, _EAGER) == 0
+    inner &= take(runs.flags & EAGER, following, EAGER) == 0
     return ints(polls[(around < 0) | inner])
