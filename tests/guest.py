@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +108,7 @@ class Runner:
         name = f"{source}=={version}"
         get = [*pip, "download", "--no-deps", "--no-binary", source, "-d", self._folder, name]
         subprocess.run(get, check=True)
-        with tarfile.open(next(self._folder.glob("*.tar.gz"))) as archive:
-            archive.extractall(self._folder / "source", filter="data")
+        shutil.unpack_archive(next(self._folder.glob("*.tar.gz")), self._folder / "source")
         (inside,) = (self._folder / "source").iterdir()
         for part in ("tests", "pytest.ini"):
             if (inside / part).exists():
