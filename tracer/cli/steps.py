@@ -77,11 +77,22 @@ def steps_text(document: dict[str, Any], output: Output) -> str:
         "",
         table(rows, _COLUMNS, output),
         "",
+        *setup_lines(row),
         *document["notes"],
         "",
         *insight_text(document["insight"]).splitlines(),
     ]
     return "\n".join(line if "\n" in line else wrapped(line, output.width) for line in lines)
+
+
+def setup_lines(row: dict[str, Any]) -> list[str]:
+    """Return how the await came to its connections, in one line; none where it had them."""
+    parts = [
+        f"{part['what']} {format_ns(part['dur_ns'])} at {_at(part['start_ns'], row['start_ns'])}"
+        + (f" ({part['outcome']})" if part["outcome"] != "result" else "")
+        for part in row["setup"]
+    ]
+    return [f"Connection set-up: {', '.join(parts)}."] if parts else []
 
 
 def insight_text(insight: dict[str, Any]) -> str:
@@ -106,6 +117,10 @@ def insight_text(insight: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _at(start_ns: int, first: int) -> str:
+    return f"{(start_ns - first) / 1e3:.1f} µs"
+
+
 def _row(step: dict[str, Any], first: int, seen: dict[int, int]) -> dict[str, Any]:
     proof = step["evidence"][0] if step["evidence"] else {}
     start = step["start_ns"]
@@ -116,7 +131,7 @@ def _row(step: dict[str, Any], first: int, seen: dict[int, int]) -> dict[str, An
     return {
         **{key: step[key] for key in ("step", "layer", "what", "status")},
         "seen": seen.get(step["step"], "–"),
-        "at": f"{(start - first) / 1e3:.1f} µs" if start is not None else "–",
+        "at": _at(start, first) if start is not None else "–",
         "took": format_ns(step["dur_ns"]),
         "cpu": proof.get("cpu"),
         "tid": proof.get("tid"),

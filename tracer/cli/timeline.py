@@ -10,6 +10,7 @@ import click
 from tracer.cli.fit import wrapped
 from tracer.cli.open import opened, trace_argument
 from tracer.cli.output import Column, Output, emit, emit_json, format_ns, output_options, table
+from tracer.cli.steps import setup_lines
 from tracer.report.colors import STAGE_COLORS
 from tracer.report.text import printable
 
@@ -57,6 +58,8 @@ def timeline(
     else:
         click.echo(drawing(document, output.width or shutil.get_terminal_size().columns))
         click.echo("\n" + table(rows, _COLUMNS, output))
+        for line in setup_lines(document["await"]):
+            click.echo("\n" + wrapped(line, output.width))
 
 
 def _rows(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,13 +16,14 @@ from tracer.correlate.index import Ints, sum_by
 from tracer.correlate.legs import Legs, legs_of
 from tracer.correlate.parts import Parts
 from tracer.correlate.picture import Picture, picture_of
+from tracer.correlate.setups import setup_rows
 from tracer.correlate.tasks import task_rows
 from tracer.correlate.works import work_rows
 
 if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
-TABLES = ("await", "leg", "task_total", "work_total", "hold", "await_syscall")
+TABLES = ("await", "leg", "task_total", "work_total", "hold", "await_syscall", "setup")
 _AT_ONCE = 1 << 14  # awaits that are cut, explained and written together
 _OF_TASK = ("task_name", "coroutine")
 
@@ -37,7 +38,9 @@ def correlate(folder: TraceFolder, manifest: dict[str, Any]) -> None:
 
 def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[Parts]:
     """Write the parts of all tables; an await's number is its place in order of start."""
-    awaits, legs, tasks, works, holds, hidden = tables = [Parts(folder, name) for name in TABLES]
+    awaits, legs, tasks, works, holds, hidden, setups = tables = [
+        Parts(folder, name) for name in TABLES
+    ]
     totals = _task_totals(p)
     tasks.add(totals)
     holds.add(_hold_rows(p, totals))
@@ -53,6 +56,7 @@ def _follow(pool: ThreadPoolExecutor, folder: TraceFolder, p: Picture) -> list[P
     await_id[order] = np.arange(1, len(order) + 1)
     ended = np.full(len(p.events["work"]), -1, np.int64)
     names = [np.append(totals[name], np.array([""], object)) for name in _OF_TASK]
+    setups.add(setup_rows(p, await_id))
     writing: list[Future[None]] = [pool.submit(hidden.add, hidden_rows(p, loose, await_id))]
     for first in range(0, max(len(order), 1), _AT_ONCE):
         rows, cut = _some_awaits(p, loose, order[first : first + _AT_ONCE], first + 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tracer.correlate import reasons
 from tracer.correlate.words import LAG, STAGES
 from tracer.errors import Usage
+from tracer.report.setups import setups_of
 from tracer.system.syscalls import name_of
 
 if TYPE_CHECKING:
@@ -57,10 +58,15 @@ def await_rows(  # noqa: PLR0913 (each a filter)
     if not rows and task is not None:
         require_task(trace, task)
     works = _works(trace, [row["await_id"] for row in rows if row["ended_by"] == "thread"])
-    calls = _calls(trace, [row["await_id"] for row in rows])
+    ids = [row["await_id"] for row in rows]
+    calls, setups = _calls(trace, ids), setups_of(trace, ids)
     return [
         contract_row(row)
-        | {"syscalls": calls.get(row["await_id"], []), "thread": works.get(row["await_id"])}
+        | {
+            "syscalls": calls[row["await_id"]],
+            "setup": setups.get(row["await_id"], []),
+            "thread": works.get(row["await_id"]),
+        }
         for row in rows
     ]
 
