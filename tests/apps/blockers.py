@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import blocks
+import running
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -173,10 +174,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=list(blocks.BLOCKS))
     parser.add_argument("--wait", action="store_true", help="say the pid, wait for a line")
+    running.add_option(parser)
     options = parser.parse_args()
     blocks.prepare()
     if options.wait:
         print(os.getpid(), flush=True)
         sys.stdin.readline()
-    asyncio.run(run(options.only))
+    running.runner(options.loop)(run(options.only))
     print(json.dumps({"app": "blockers", "blocks": FOUND}))

@@ -13,6 +13,8 @@ import os
 import sys
 import time
 
+import running
+
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Send back what comes."""
@@ -61,7 +63,8 @@ async def main(seconds: float) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=2)
+    running.add_option(parser)
     options = parser.parse_args()
     print(os.getpid(), flush=True)
     sys.stdin.readline()
-    print(json.dumps({"calls": asyncio.run(main(options.seconds))}))
+    print(json.dumps({"calls": running.runner(options.loop)(main(options.seconds))}))

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import APPS, COMMAND
+from tracing import APPS, COMMAND, LOOP_KINDS, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ BLOCKS = {
     "disk": ("syscall", "pread64", "posix.pread"),
 }
 PLACES = ("coroutine", "data_received", "add_reader", "call_later")
-# what an iteration full of short callbacks ran
+# what an iteration full of short callbacks ran; libuv calls a protocol by itself, without a name
 MANY = {
     "call_soon": "short",
     "data_received": "_SelectorSocketTransport._read_ready",
@@ -56,11 +56,19 @@ OUTERMOST = {
 SLACK_NS = 20_000_000
 
 
+@pytest.fixture(scope="session", params=LOOP_KINDS)
+def loop(request: pytest.FixtureRequest) -> str:
+    """Give each kind of loop in turn."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def blockers(traced: Tracings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+def blockers(
+    traced: Tracings, loop: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Traced]:
     """Give the trace of a loop that is held in every way and place."""
     with late_names(tmp_path_factory.mktemp("names")) as around:
-        yield traced("blockers.py", around=tuple(around))
+        yield traced("blockers.py", *on(loop), around=tuple(around))
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +116,9 @@ def largest(row: Row) -> str:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", BLOCKS)
-def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, place: str) -> None:
+def test_each_block_in_each_place(
+    blockers: Traced, loop: str, rows: list[Row], what: str, place: str
+) -> None:
     """A block has one row, as long as the block, with its cause, its calls and its victims."""
     block = truth(blockers, what, place)
     (row,) = during(rows, block)
@@ -134,7 +144,7 @@ def test_each_block_in_each_place(blockers: Traced, rows: list[Row], what: str, 
     else:
         assert row["task_id"] is None
         assert row["kind"] == "callback"
-        assert row["name"]
+        assert (row["name"] is None) == (loop == "uvloop" and place == "data_received")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -168,13 +178,14 @@ def test_parts_and_cause_agree(rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("place", MANY)
-def test_many_small_callbacks(blockers: Traced, rows: list[Row], place: str) -> None:
+def test_many_small_callbacks(blockers: Traced, loop: str, rows: list[Row], place: str) -> None:
     """An iteration full of callbacks that are short each is one row, which names them."""
     (row,) = during(rows, truth(blockers, "many", place))
     assert (row["kind"], row["task_id"]) == ("iteration", None)
     assert row["where"] in lines_of("time.sleep(0.005)")
     assert row["c_function"] == "time.sleep"
-    assert row["ran"][0]["name"] == MANY[place]
+    native = loop == "uvloop" and place == "data_received"
+    assert row["ran"][0]["name"] == (None if native else MANY[place])
     assert row["ran"][0]["count"] == 40
     assert row["runs"] >= 40
     assert row["cause"] in ("many_callbacks", "preempted", "throttled")
@@ -202,10 +213,11 @@ def test_nobody_else_is_accused(blockers: Traced, rows: list[Row]) -> None:
         assert inside or row["cause"] in ("preempted", "throttled"), row
 
 
-def test_told_while_it_runs(tmp_path: Path) -> None:
+def test_told_while_it_runs(tmp_path: Path, loop: str) -> None:
     """--watch-blocking tells of each long step while the program runs, and counts at the end."""
     options = ["--watch-blocking", "60", "--level", "1", "-o", tmp_path / "x.trace"]
-    program = [sys.executable, APPS / "blockers.py", "--only", "sleep", "gil_in_one_piece"]
+    program = [sys.executable, APPS / "blockers.py", *on(loop)]
+    program += ["--only", "sleep", "gil_in_one_piece"]
     done = subprocess.run(
         [COMMAND, "run", *options, "--", *program], capture_output=True, text=True, check=True
     )
@@ -219,7 +231,9 @@ def test_told_while_it_runs(tmp_path: Path) -> None:
     for names in OUTERMOST.values():
         assert len([line for line in slept if any(f" {n} at " in line for n in names)]) == 1
     assert len(short) == len(MANY)
-    assert all("many callbacks, " in line for line in short)
+    # of what libuv calls by itself it is not seen where one ends and the next begins
+    crowded = [line for line in short if "many callbacks, " in line]
+    assert len(crowded) == len(MANY) - (loop == "uvloop")
     # who waits for the GIL wakes up each 5 ms, and on a busy machine waits for a CPU then
     assert waited
     assert all("waited for the GIL" in line for line in waited)
