@@ -1,8 +1,9 @@
 """Ground truth: an event loop that is held in every way of blocks.py, in every kind of callback.
 
 Held from a coroutine, from a protocol's data_received, from a reader (add_reader) and from
-call_later; then by many small callbacks in one iteration, and twice within 30 ms. A victim awaits
-all along. The last line of stdout is JSON: `blocks`, each with what, place, start_ns, end_ns.
+call_later; by many small callbacks in one iteration, of each kind; and twice within 30 ms, in each
+place. A victim awaits all along. The last line of stdout is JSON: `blocks`, each with what, place,
+start_ns, end_ns.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import blocks
+import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 FOUND: list[dict[str, Any]] = []
-PAUSE_S = 0.03
+PAUSE_S, MANY = 0.03, 40
 
 
 def held(what: str, place: str, block: Callable[[], None]) -> None:
@@ -98,23 +100,51 @@ async def in_timer(what: str, block: Callable[[], None]) -> None:
 PLACES = (in_coroutine, in_protocol, in_reader, in_timer)
 
 
-async def many_small() -> None:
+class Short(asyncio.Protocol):
+    """Blocks shortly at the first bytes."""
+
+    def data_received(self, data: bytes) -> None:
+        """Block."""
+        blocks.short()
+
+
+def short_reader(here: socket.socket) -> None:
+    """Block shortly when there are bytes."""
+    here.recv(1)
+    blocks.short()
+
+
+async def many_small(place: str) -> None:
     """Fill one loop iteration with short callbacks."""
-    loop, begin = asyncio.get_running_loop(), time.monotonic_ns()
-    for _ in range(40):
-        loop.call_soon(blocks.short)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    FOUND.append(
-        {"what": "many", "place": "iteration", "start_ns": begin, "end_ns": time.monotonic_ns()}
-    )
+    loop, pairs = asyncio.get_running_loop(), [socket.socketpair() for _ in range(MANY)]
+    due = loop.time() + 0.02
+    blocks.SHORT_NS.clear()
+    for here, _there in pairs:
+        if place == "data_received":
+            await loop.create_connection(Short, sock=here)
+        elif place == "add_reader":
+            loop.add_reader(here, short_reader, here)
+        elif place == "call_later":
+            loop.call_at(due, blocks.short)
+        else:
+            loop.call_soon(blocks.short)
+    for _here, there in pairs:
+        there.send(b"x")
+    await asyncio.sleep(0.05)  # the loop is held before that is over
+    times = {"start_ns": blocks.SHORT_NS[0], "end_ns": blocks.SHORT_NS[-1]}
+    FOUND.append({"what": "many", "place": place, **times})
+    for here, there in pairs:
+        there.close()
+        if place != "data_received":  # else it is its transport's
+            loop.remove_reader(here)
+            here.close()
 
 
-async def twice() -> None:
+async def twice(place: Callable[[str, Callable[[], None]], Awaitable[None]]) -> None:
     """Block twice, 30 ms apart, in different lines."""
-    held("first", "coroutine", blocks.first)
+    await place("first", blocks.first)
     await asyncio.sleep(PAUSE_S)
-    held("second", "coroutine", blocks.second)
+    await place("second", blocks.second)
 
 
 async def victim() -> None:
@@ -131,9 +161,12 @@ async def run(chosen: list[str]) -> None:
             task = place(what, blocks.BLOCKS[what])
             await asyncio.create_task(task, name=f"{what}-{place.__name__}")
             await asyncio.sleep(PAUSE_S)
-    await asyncio.create_task(many_small(), name="many")
-    await asyncio.sleep(PAUSE_S)
-    await asyncio.create_task(twice(), name="twice")
+    for name in ("call_soon", "data_received", "add_reader", "call_later"):
+        await asyncio.create_task(many_small(name), name="many")
+        await asyncio.sleep(PAUSE_S)
+    for place in PLACES:
+        await asyncio.create_task(twice(place), name=f"twice-{place.__name__}")
+        await asyncio.sleep(PAUSE_S)
     suffering.cancel()
 
 
@@ -141,10 +174,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", default=list(blocks.BLOCKS))
     parser.add_argument("--wait", action="store_true", help="say the pid, wait for a line")
+    running.add_option(parser)
     options = parser.parse_args()
     blocks.prepare()
     if options.wait:
         print(os.getpid(), flush=True)
         sys.stdin.readline()
-    asyncio.run(run(options.only))
+    running.runner(options.loop)(run(options.only))
     print(json.dumps({"app": "blockers", "blocks": FOUND}))

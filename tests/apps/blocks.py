@@ -54,7 +54,12 @@ def late_url() -> str:
 
 def request() -> None:
     """Ask a web server, without await."""
-    urllib.request.urlopen(late_url()).read()  # blocks: request
+    try:
+        import requests
+    except ImportError:  # an interpreter without it
+        urllib.request.urlopen(late_url()).read()  # blocks: request
+        return
+    requests.get(late_url())  # blocks: request
 
 
 def password() -> None:
@@ -72,25 +77,28 @@ def password() -> None:
 SALT = b"$2b$11$" + b"abcdefghijklmnopqrstuu"
 
 
-def _is_long(work: Callable[[Any], Any], subject: Any) -> bool:
-    """Say whether some work takes over 0.12 s of a CPU, whatever else that has to do."""
+def _is_long(work: Callable[[Any], Any], subject: Any, seconds: float = LONG_S) -> bool:
+    """Say whether some work takes so long on a CPU, whatever else that has to do."""
     began = time.thread_time()
     work(subject)
-    return time.thread_time() - began > LONG_S
+    return time.thread_time() - began > seconds
 
 
-def _long_enough(make: Callable[[int], Any], work: Callable[[Any], Any]) -> Any:
+def _long_enough(
+    make: Callable[[int], Any], work: Callable[[Any], Any], seconds: float = LONG_S
+) -> Any:
     """Return the smallest subject of doubling sizes on which some work takes long."""
     size = 1
-    while not _is_long(work, subject := make(size)):
+    while not _is_long(work, subject := make(size), seconds):
         size *= 2
     return subject
 
 
 @cache
 def document() -> str:
-    """Return a document that takes long to parse."""
-    return str(_long_enough(lambda n: json.dumps([{"a": [1, 2.5, "x"]}] * 1000 * n), json.loads))
+    """Return a document that takes 0.2 s to parse."""
+    made = _long_enough(lambda n: json.dumps([{"a": [1, 2.5, "x"]}] * 1000 * n), json.loads, 0.2)
+    return str(made)
 
 
 def parse() -> None:
@@ -212,8 +220,12 @@ def second() -> None:
         sum(range(100))  # blocks: second
 
 
+SHORT_NS: list[int] = []  # when each one of many began
+
+
 def short() -> None:
     """Be one of many."""
+    SHORT_NS.append(time.monotonic_ns())
     time.sleep(0.005)
 
 
@@ -237,7 +249,8 @@ BLOCKS = {
 
 def prepare() -> None:
     """Make ready what the blocks need, so that they do nothing else."""
-    late_url()
+    gc.disable()  # garbage is collected only where that is the block
+    request()
     document()
     garbage()
     awkward()

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import APPS, COMMAND, Traced
+from tracing import APPS, COMMAND, LOOP_KINDS, Traced, on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,13 @@ OVER_MS = "25"  # a virtual machine that loses its CPU for some ms counts as bus
 HOG = "import os, sys; print(flush=True)\nwhile os.getppid() > 1: pass"
 
 
-def recorded(folder: Path, disturb: Callable[[int], None]) -> Traced:
+def recorded(folder: Path, loop: str, disturb: Callable[[int], None]) -> Traced:
     """Record the innocent program; what disturbs it begins when it is about to work."""
     out = folder / "innocent.trace"
     command = [COMMAND, "run", "--level", "1", "-o", out, "--watch-blocking", OVER_MS, "--"]
     command.append(sys.executable)
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([*command, APPS / "innocent.py"], **pipes, text=True) as run:
+    with subprocess.Popen([*command, APPS / "innocent.py", *on(loop)], **pipes, text=True) as run:
         assert run.stdin
         assert run.stdout
         disturb(int(run.stdout.readline()))
@@ -61,10 +61,11 @@ def lag(rows: list[Row], cause: str) -> int:
 
 
 @pytest.mark.quota
-def test_under_a_cpu_quota(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", LOOP_KINDS)
+def test_under_a_cpu_quota(tmp_path: Path, loop: str) -> None:
     """Under a CPU quota of 30 % it is throttled, and nothing else: so says cpu.stat, too."""
     with cpu_quota(SHARE) as (hierarchy, group):
-        trace = recorded(tmp_path, lambda pid: (group / "cgroup.procs").write_text(str(pid)))
+        trace = recorded(tmp_path, loop, lambda pid: (group / "cgroup.procs").write_text(str(pid)))
         periods, throttled_ns = hierarchy.throttled(group)
     assert periods > 3
     times = held(trace)
@@ -91,7 +92,7 @@ def test_beside_cpu_hogs(tmp_path: Path) -> None:
             hog.stdout.readline()
 
     try:
-        trace = recorded(tmp_path, disturb)
+        trace = recorded(tmp_path, "asyncio", disturb)
     finally:
         for hog in hogs:
             hog.kill()

@@ -20,7 +20,7 @@ def sample(line: int = 7) -> dict[str, Any]:
     """Return a sample with two frames of the app."""
     inner = {"file": "/app.py", "line": line, "name": "inner"}
     outer = {"file": "/app.py", "line": 1, "name": "main"}
-    return {"frames": [inner, outer], "user": inner, "calls": "f", "collecting": False}
+    return {"frames": [inner, outer], "user": inner, "run": 3, "calls": "f", "collecting": False}
 
 
 def told(looks: list[Look], over_ms: int = 50, key: Key = KEY) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from tracer.capture.frames import Interpreter, is_library, plain
 from tracer.capture.watch import Key, Look
-from tracer.system.syscalls import WAITS
+from tracer.system.syscalls import CLASS_OF, EPOLL_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,8 +118,8 @@ class Sampler:
             for one in watched:
                 for place in self._stuck(one):
                     self._sample(one, place)
+            still_open += [key for one in watched for key in self._crowded(one)]
             if self._watch:
-                still_open += [key for one in watched for key in self._crowded(one, self._watch)]
                 self._watch.settle(still_open)
 
     def _look(self, one: _Watched, place: int) -> Key:
@@ -134,7 +134,7 @@ class Sampler:
                 self._watch.saw(key, now_ns, look, sample)
         return key
 
-    def _crowded(self, one: _Watched, watch: Watch) -> list[Key]:
+    def _crowded(self, one: _Watched) -> list[Key]:
         """Look at loops that have not polled for long, and not because of one run; return which."""
         found = []
         for place in one.ring.places():
@@ -142,22 +142,25 @@ class Sampler:
             before = one.serials.get(place, run.serial)
             one.serials[place] = run.serial
             began_ns = self._polled_ns(run.tid, one.tgid)
-            if run.is_open and now_ns - run.begin_ns > watch.over_ns:
+            run_ns = now_ns - run.begin_ns if run.is_open else 0
+            if self._watch and run_ns > self._watch.over_ns:
                 one.long[place] = began_ns
-            works = run.is_open or run.serial != before  # else its loop does not run any more
             late = began_ns and now_ns - began_ns > self._overdue_ns
-            if late and works and one.long.get(place) != began_ns:
-                interpreter = self._interpreter(one) if run.is_open else None
-                sample = sample_of(one.ring, interpreter, place) if interpreter else None
+            if not late or one.long.get(place) == began_ns:
+                continue
+            # a run that is overdue itself, or none, is sampled by others
+            sample = self._sample(one, place, keep=0 < run_ns <= self._overdue_ns)
+            # else its loop may not run any more
+            if self._watch and (sample or run.is_open or run.serial != before):
                 look = _look_at(one, run.tid, now_ns)
                 found.append(Key(one.ring.agent, run.tid, 0, began_ns))
-                watch.saw(found[-1], now_ns, look, sample)
+                self._watch.saw(found[-1], now_ns, look, sample)
         return found
 
     def _stuck(self, one: _Watched) -> list[int]:
         """Return the places of loops that no run of ours holds: uvloop reads in C, for one.
 
-        Nothing was written since the last look, and the thread did not wait, twice.
+        Nothing was written since the last look, and the thread waited in no epoll_wait, twice.
         """
         before, head = one.busy, one.ring.head
         one.busy = {
@@ -169,11 +172,11 @@ class Sampler:
         one.head = head
         return sorted(before & one.busy) if quiet else []
 
-    def _sample(self, one: _Watched, place: int) -> dict[str, Any] | None:
-        """Sample a thread and write it down."""
+    def _sample(self, one: _Watched, place: int, *, keep: bool = True) -> dict[str, Any] | None:
+        """Sample a thread, and write it down if it is to be kept."""
         interpreter = self._interpreter(one)
         sample = sample_of(one.ring, interpreter, place) if interpreter else None
-        if sample:
+        if sample and keep:
             with suppress(OSError):  # the disk is full: the session finds out by itself
                 os.write(self._fd, json.dumps(sample).encode() + b"\n")
         return sample
@@ -195,12 +198,12 @@ def _look_at(one: _Watched, tid: int, now_ns: int) -> Look | None:
 
 
 def _is_busy(syscall: Path) -> bool:
-    """Say whether a thread does something else than wait as an event loop does."""
+    """Say whether a thread does something else than wait in epoll_wait."""
     try:
         number = syscall.read_text().split()[0]
     except (OSError, IndexError):
         return False
-    return not (number.isdigit() and int(number) in WAITS)
+    return not (number.isdigit() and CLASS_OF.get(int(number)) == EPOLL_WAIT)
 
 
 def overdue(ring: RingFile, now_ns: int, over_ns: int = _OVERDUE_NS) -> list[int]:

@@ -25,7 +25,7 @@ _NOT_ITS_OWN = (_NO_CPU, _UNSEEN)
 
 
 class Key(NamedTuple):
-    """A run, or a loop iteration full of them (`run` 0); `tid` as its process sees it."""
+    """A run, or a loop iteration (`run` 0); `tid` as its process sees it."""
 
     agent: int
     tid: int
@@ -71,6 +71,7 @@ class _Block:
     looks: list[Look] = field(default_factory=list)
     places: Counter[str] = field(default_factory=Counter)
     told: bool = False
+    in_runs: bool = False
 
     @property
     def ns(self) -> int:
@@ -96,6 +97,7 @@ class Watch:
             block.looks.append(look)
         if sample:
             block.places[_place(sample)] += 1
+            block.in_runs |= sample["run"] > 0
         if block.ns > max(_TELL_AFTER_NS, self.over_ns) and not block.told:
             self._tell(block)
 
@@ -122,7 +124,8 @@ class Watch:
     def _tell(self, block: _Block) -> None:
         block.told = True
         doing = _doing(block)
-        if not block.key.run and doing not in _NOT_ITS_OWN:
+        # what libuv calls by itself, one call or many, is in no run
+        if block.in_runs and not block.key.run and doing not in _NOT_ITS_OWN:
             doing = f"many callbacks, {doing}"
         self.say(f"blocking: {block.ns / 1e9:.2f} s or more, {doing}: {_where(block)}")
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _ran(value: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{r['count']}x {r['name']}" for r in value[:2])
+def _ran(value: list[dict[str, Any]], chain: list[str]) -> str:
+    return ", ".join(f"{r['count']}x {r['name'] or _outermost(chain)}" for r in value[:2])
 
 
 def _outermost(chain: list[str]) -> str:
@@ -98,7 +98,10 @@ def blocking(trace: Path | None, over_ms: float, output: Output) -> None:
         {
             **row,
             "at_ns": row["start_ns"] - first,
-            "who": row["task_name"] or row["name"] or _ran(row["ran"]) or _outermost(row["chain"]),
+            "who": row["task_name"]
+            or row["name"]
+            or _ran(row["ran"], row["chain"])
+            or _outermost(row["chain"]),
         }
         for row in rows
     ]

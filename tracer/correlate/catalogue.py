@@ -82,7 +82,7 @@ DOCS: dict[str, dict[str, str]] = {
         " there",
         "leaf": "sampled: file:line and name of the innermost Python frame",
         "chain": "sampled: all frames from there down to the loop, a line each",
-        "samples": "how often it was looked into (runs over 20 ms, every 20 ms)",
+        "samples": "how often it was looked into (runs and iterations over 20 ms, every 20 ms)",
         "c_function": "sampled: what the innermost frame called; gc: garbage was being collected",
         "c_function_from": "how that is known: sampled = seen most often while it lasted; or why"
         " not: none_called = it was in Python code or an operator, not_sampled = too short,"

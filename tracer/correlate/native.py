@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import duckdb
 import numpy as np
 
 from tracer.correlate.events import Runs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tracer.correlate.events import Events
 
 _EAGAIN = -11
+_MOST_FDS = 76  # that a row of epoll_wait has
 TIMER = 1  # RUN_TIMER, record.h
 _BEGINNING = [*syscalls.RECVS, *(syscalls.NUMBER[n] for n in ("accept", "accept4", "getsockopt"))]
 
@@ -41,7 +43,8 @@ def with_native(events: Events, runs: Runs) -> Runs:
         seen = loops.before(tid, ts)
         return np.asarray((seen >= 0) & is_native[seen])
 
-    rows = np.flatnonzero(np.isin(call["nr"], _BEGINNING) | _flushes(events))
+    begins = np.isin(call["nr"], _BEGINNING) | _flushes(events)
+    rows = np.flatnonzero(begins & _of_ready(events))
     rows = rows[on_native(call["tid"][rows], call["ts_ns"][rows])]
     tid, begin = call["tid"][rows], call["ts_ns"][rows]
     rows = rows[runs.containing(tid, begin) < 0]
@@ -60,6 +63,23 @@ def with_native(events: Events, runs: Runs) -> Runs:
     native = (found >= 0) & (take(merged.step, found) < 0) & (take(merged.callback, found) < 0)
     merged.waker[woken] = np.where(native, found, -1)
     return merged
+
+
+def _of_ready(events: Events) -> Bools:
+    """Say which calls are on a descriptor that their thread's last epoll_wait returned.
+
+    Others are no doing of libuv's: what it called looks a name up, or asks somebody and waits.
+    """
+    of_ready = np.zeros(len(events["syscall"]), bool)
+    syscall, wait = (events.folder.table_sql(name) for name in ("syscall", "epoll_wait"))
+    found = duckdb.execute(
+        f"""SELECT s.id FROM (SELECT id, tid, ts_ns, fd FROM read_parquet({syscall})) s
+              ASOF JOIN (SELECT tid, ts_ns, fds FROM read_parquet({wait})) w
+                ON w.tid = s.tid AND w.ts_ns <= s.ts_ns
+             WHERE list_contains(w.fds, s.fd) OR len(w.fds) >= {_MOST_FDS}"""
+    ).fetchnumpy()["id"]
+    of_ready[found] = True
+    return of_ready
 
 
 def _flushes(events: Events) -> Bools:

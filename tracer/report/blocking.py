@@ -58,7 +58,7 @@ def blocking_rows(trace: Trace, over_ns: int) -> list[Row]:
             "syscalls": calls.get(hold["hold_id"], []),
             "holders": held_by.get(hold["hold_id"], []),
             "runs": hold["runs"],
-            "ran": contents.get(hold["hold_id"], []),
+            "ran": _with_native(hold, contents.get(hold["hold_id"], [])),
             "delayed_awaits": len(waited),
             "delayed_ns": sum(wait["delay_ns"] for wait in waited),
             "waited": waited[:_WORST],
@@ -128,6 +128,16 @@ def _contents(trace: Trace) -> dict[int, list[Row]]:
          GROUP BY ALL ORDER BY hold_id, dur_ns DESC, name"""
     )
     return _by_hold(rows)
+
+
+def _with_native(hold: Row, ran: list[Row]) -> list[Row]:
+    """Add what libuv called by itself in an iteration: it has no name, but counts (native.py)."""
+    more = hold["runs"] - sum(row["count"] for row in ran)
+    if hold["kind"] != "iteration" or more <= 0:
+        return ran
+    rest_ns = max(hold["dur_ns"] - sum(row["dur_ns"] for row in ran), 0)
+    native = {"name": None, "count": more, "dur_ns": rest_ns}
+    return sorted([*ran, native], key=lambda row: -row["dur_ns"])
 
 
 def _delays(trace: Trace) -> dict[int, list[Row]]:
