@@ -149,6 +149,8 @@ class Calls:
         """
         at = self._at
         called = self._pointer(kind + at[field])
+        if not called:  # the call is over, and this is what it returned
+            return None
         for _ in range(_MOST_BASES):
             if self._is_of_c(kind):
                 name = self._type_name(kind)
