@@ -95,6 +95,7 @@ def seen_in(lab: Lab) -> tuple[dict[int, set[str | None]], bool]:
             time.sleep(0.01)
     assert process.returncode == 0
     told = bool(ring.layout["calls"])
+    assert told == (ring.hexversion >= 0x030B0000)
     interpreter.close()
     ring.close()
     return seen, told

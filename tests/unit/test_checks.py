@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from tracer.agent import build
 from tracer.cli.main import main
 from tracer.errors import TargetGone
 from tracer.system import checks
 from tracer.system.checks import Machine, Tracepoint, first_failure, run_checks
 from tracer.system.interrupts import Interrupt, NetDevice
 from tracer.system.kernel import INITIAL_PID_NAMESPACE, Rights, try_raw_tracepoint
-from tracer.system.process import check_process, python_version, read_process
+from tracer.system.process import (
+    NEWEST_PYTHON,
+    OLDEST_PYTHON,
+    check_process,
+    python_version,
+    read_process,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +39,7 @@ IRQS = (Interrupt(37, "virtio2-input.0"), Interrupt(38, "virtio2-output.0"))
 ETH0 = NetDevice(2, "eth0", "", "virtio_net", up=True, rx_queues=1, tx_queues=1, interrupts=IRQS)
 ALL_CAPABILITIES = "000001ffffffffff"
 BPF_AND_PERFMON = "000000c000000000"
+NONE = (None, False)
 REAL_BCC = '__version__ = "0.31.0"\nclass BPF:\n    pass\n'
 LATTICE = '"""Boolean concept lattices."""\n'
 
@@ -330,19 +338,45 @@ def test_a_thread_is_no_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "version"),
     [
-        (["/usr/bin/python3.11"], (3, 11)),
-        (["/opt/py/bin/python3.13t"], (3, 13)),
-        (["/opt/app", "/usr/lib/x86_64-linux-gnu/libpython3.12.so.1.0"], (3, 12)),
-        (["/opt/python3", "/x/lib-dynload/_ssl.cpython-310-x86_64-linux-gnu.so"], (3, 10)),
-        (["/usr/bin/python3", "/opt/lib/python3.14/x"], (3, 14)),
-        (["/usr/bin/pythonista", "/lib/x86_64-linux-gnu/libc.so.6"], None),
+        (["/usr/bin/python3.11"], ((3, 11), False)),
+        (["/opt/py/bin/python3.13t"], ((3, 13), True)),
+        (["/opt/app", "/usr/lib/x86_64-linux-gnu/libpython3.12.so.1.0"], ((3, 12), False)),
+        (["/opt/python3", "/x/lib-dynload/_ssl.cpython-314t-x86_64-linux-gnu.so"], ((3, 14), True)),
+        (["/opt/python3", "/x/lib-dynload/_ssl.cpython-310-x86_64-linux-gnu.so"], ((3, 10), False)),
+        (["/usr/bin/python3", "/opt/lib/python3.14/x"], ((3, 14), False)),
+        (["/usr/bin/pypy3.11", "/usr/lib/pypy3.11/_x.pypy311-pp80-x86_64-linux-gnu.so"], NONE),
+        (["/usr/bin/pythonista", "/lib/x86_64-linux-gnu/libc.so.6"], NONE),
     ],
 )
 def test_a_version_is_read_from_file_names(
-    paths: list[str], version: tuple[int, int] | None
+    paths: list[str], version: tuple[tuple[int, int] | None, bool]
 ) -> None:
     """Executable, shared library and extension modules name their version."""
     assert python_version(paths) == version
+
+
+@pytest.mark.parametrize(
+    ("executable", "status"),
+    [
+        ("python3.8", "fail"),
+        ("python3.9", "ok"),
+        ("python3.15", "ok"),
+        ("python3.15t", "fail"),
+        ("python3.16", "fail"),
+    ],
+)
+def test_the_doctor_knows_which_interpreters_the_agent_knows(
+    tmp_path: Path, executable: str, status: str
+) -> None:
+    """What the agent will not go into fails, with those that it does in the fix."""
+    folder = tmp_path / "proc/7"
+    write(folder / "status", "Name:\tpython\nTgid:\t7\nUid:\t0\t0\t0\t0\n")
+    write(folder / "maps", "")
+    (folder / "exe").symlink_to(f"/usr/bin/{executable}")
+    found = {c.name: c for c in check_process(7, Machine(root=tmp_path))}["interpreter"]
+    assert found.status == status
+    assert (status == "ok") != ("CPython 3.9 to 3.15" in (found.fix or ""))
+    assert (build.OLDEST, build.NEWEST) == (OLDEST_PYTHON, NEWEST_PYTHON)
 
 
 @pytest.mark.bpf

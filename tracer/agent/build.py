@@ -20,7 +20,7 @@ _RECORD_DIRS = (
     os.path.join(os.path.dirname(os.path.dirname(_HERE)), "probes", "include"),
 )
 REASONS = ("no_compiler", "no_headers", "build_failed", "unsupported_python", "unsafe_cache")
-_OLDEST, _NEWEST = (3, 9), (3, 15)
+OLDEST, NEWEST = (3, 9), (3, 15)
 _FIRST_EXIT_CODE = 10  # of the script: 10 is REASONS[0]
 
 
@@ -64,8 +64,8 @@ def check_python() -> None:
     name, version = sys.implementation.name, ".".join(map(str, sys.implementation.version[:3]))
     if name != "cpython":
         raise BuildError("unsupported_python", f"{name} {version}, not CPython")
-    if not _OLDEST <= sys.version_info[:2] <= _NEWEST:
-        known = "{}.{} to {}.{}".format(*_OLDEST, *_NEWEST)
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        known = "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
         raise BuildError("unsupported_python", f"CPython {version}; the agent knows {known}")
     if "t" in getattr(sys, "abiflags", ""):
         raise BuildError("unsupported_python", "free-threaded build")

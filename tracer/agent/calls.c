@@ -11,8 +11,12 @@
 
 #include <stddef.h>
 
-#if defined(Py_BUILD_CORE_MODULE) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030E0000
+#if defined(Py_BUILD_CORE_MODULE) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x03100000
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interpframe_structs.h"
+#else
 #include "internal/pycore_frame.h"
+#endif
 #if PY_VERSION_HEX >= 0x030D0000
 #define NEED_OPCODE_METADATA
 #include "internal/pycore_opcode_metadata.h"
@@ -43,6 +47,8 @@ static u8 flow_of(int op)
 		return FLOW_JUMPS_BACK;
 #else
 	case INTERPRETER_EXIT:
+#endif
+#ifdef RETURN_CONST /* up to 3.13 */
 	case RETURN_CONST:
 #endif
 	case RETURN_VALUE:
@@ -79,16 +85,22 @@ static void describe_call(int op, struct agent_instruction *it)
 #endif
 	case CALL_FUNCTION_EX:
 		it->calls = CALLS_CALL;
+#if PY_VERSION_HEX >= 0x030E0000 /* always with a place for keyword arguments */
+		it->below = 4;
+#else
 		it->below = PY_VERSION_HEX >= 0x030D0000 ? 3 : 2;
 		it->arguments = 1;
+#endif
 		break;
+#ifdef BEFORE_WITH /* up to 3.13; then LOAD_SPECIAL and CALL */
 	case BEFORE_WITH:
 		it->calls = CALLS_ENTER;
 		it->below = 1;
 		break;
+#endif
 	case FOR_ITER:
 		it->calls = CALLS_NEXT;
-		it->below = 1;
+		it->below = PY_VERSION_HEX >= 0x030F0000 ? 2 : 1; /* above it: an index or NULL */
 		break;
 	}
 }

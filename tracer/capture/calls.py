@@ -17,6 +17,8 @@ from tracer.events.header import load as load_header
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TAG_BITS = 7  # _PyStackRef, from 3.14 on: a pointer with marks in its lowest bits
+
 _MOST_UNITS = 1 << 16
 _MOST_CHARACTERS = 80
 _MOST_BASES = 20
@@ -103,7 +105,8 @@ class Calls:
         if not 0 <= call.slot < self._number(code + at["code_stack"]) or below < 0:
             return None
         place = frame + at["frame_locals"] + 8 * (below + call.slot)
-        lower, upper = struct.unpack("<QQ", self._read(place, 16))
+        pair = struct.unpack("<QQ", self._read(place, 16))
+        lower, upper = (pointer & ~TAG_BITS for pointer in pair)
         if call.method == "__call__":
             return self._callable(lower or upper)  # up to 3.12 a function has NULL below it
         if call.method == "__next__":
@@ -146,6 +149,8 @@ class Calls:
         """
         at = self._at
         called = self._pointer(kind + at[field])
+        if not called:  # the call is over, and this is what it returned
+            return None
         for _ in range(_MOST_BASES):
             if self._is_of_c(kind):
                 name = self._type_name(kind)

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tracer.capture.calls import Calls
+from tracer.capture.calls import TAG_BITS, Calls
 from tracer.capture.lines import line_at
 from tracer.events.header import load as load_header
 
@@ -23,7 +23,6 @@ _MOST_FRAMES = 200
 _MOST_CHARACTERS = 4096
 _MOST_TABLE_BYTES = 1 << 20
 _WITHOUT_CODE = 3  # the first _frameowner whose frames have none (…_BY_CSTACK, …_BY_INTERPRETER)
-_TAG_BITS = 7  # _PyStackRef (3.14): a pointer with marks in its lowest bits
 _ASCII, _COMPACT = 1 << 6, 1 << 5  # PyASCIIObject.state: interned:2, kind:3, compact:1, ascii:1
 _PTHREAD_TID = 720  # glibc's struct pthread on x86-64: tid
 _ENCODING = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
@@ -154,7 +153,7 @@ class Interpreter:
         def pointer(name: str) -> int:
             return int(struct.unpack_from("<Q", raw, at[name])[0])
 
-        back, code = pointer("frame_back"), pointer("frame_code") & ~_TAG_BITS
+        back, code = pointer("frame_back"), pointer("frame_code") & ~TAG_BITS
         if at["frame_owner"] != self._no_offset and raw[at["frame_owner"]] >= _WITHOUT_CODE:
             return None, back
         if self._pointer(code + at["type"]) != at["code_type"]:

@@ -17,17 +17,20 @@ from tracer.system.kernel import read_text, status_fields
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OLDEST_PYTHON = (3, 9)
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 9), (3, 15)  # that the agent knows (agent/build.py)
 # python3.11, libpython3.11.so.1.0, /usr/lib/python3.11/…, _ssl.cpython-311-x86_64-linux-gnu.so
 _NAMES = (
-    re.compile(r"/(?:lib)?python(\d)\.(\d+)t?(?:$|/|\.so|d$)"),
-    re.compile(r"\.cpython-(\d)(\d+)t?-"),
+    re.compile(r"/(?:lib)?python(\d)\.(\d+)(t?)(?:$|/|\.so|d$)"),
+    re.compile(r"\.cpython-(\d)(\d+)(t?)-"),
 )
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process as seen from our pid namespace; `python` is None if it is no CPython."""
+    """A process as seen from our pid namespace; `python` is None if it is no CPython.
+
+    `free_threaded` says whether that CPython is built without a GIL.
+    """
 
     tgid: int
     name: str
@@ -36,16 +39,20 @@ class Process:
     python: tuple[int, int] | None
     pid_namespace: int
     inner_tgid: int
+    free_threaded: bool = False
 
 
-def python_version(paths: Iterable[str]) -> tuple[int, int] | None:
-    """Return the version that the names of mapped files tell, the first that does."""
+def python_version(paths: Iterable[str]) -> tuple[tuple[int, int] | None, bool]:
+    """Return the version that the names of mapped files tell, the first that does.
+
+    And whether it is that of a free-threaded build.
+    """
     for pattern in _NAMES:
         for path in paths:
             match = pattern.search(path)
             if match:
-                return int(match[1]), int(match[2])
-    return None
+                return (int(match[1]), int(match[2])), match[3] == "t"
+    return None, False
 
 
 def read_process(tgid: int, root: Path = Path("/")) -> Process:
@@ -68,14 +75,16 @@ def read_process(tgid: int, root: Path = Path("/")) -> Process:
         namespace = (folder / "ns/pid").stat().st_ino
     except OSError:
         namespace = 0
+    python, free_threaded = python_version(dict.fromkeys([executable, *mapped]))
     return Process(
         tgid=tgid,
         name=fields.get("Name", ""),
         executable=executable,
         uid=int(fields["Uid"].split()[1]),
-        python=python_version(dict.fromkeys([executable, *mapped])),
+        python=python,
         pid_namespace=namespace,
         inner_tgid=int(fields.get("NSpid", str(tgid)).split()[-1]),
+        free_threaded=free_threaded,
     )
 
 
@@ -107,7 +116,8 @@ def _readable(process: Process, machine: Machine) -> Check:
 
 
 def _is_python(process: Process) -> Check:
-    why = "awaits are seen in CPython 3.9 and newer; of other programs only the kernel's side"
+    known = "CPython {}.{} to {}.{}".format(*OLDEST_PYTHON, *NEWEST_PYTHON)
+    why = f"awaits are seen in {known}; of other programs only the kernel's side"
     if process.python is None:
         return Check(
             "interpreter",
@@ -117,13 +127,11 @@ def _is_python(process: Process) -> Check:
             why=why,
             fix="give the process id of the Python program itself (see `pgrep -af python`)",
         )
-    version = "{}.{}".format(*process.python)
-    if process.python < OLDEST_PYTHON:
-        fix = "run the program with Python 3.9 or newer"
-        return Check(
-            "interpreter", "fail", required=True, seen=f"CPython {version}", why=why, fix=fix
-        )
-    seen = f"CPython {version}, {process.executable}"
+    seen = "CPython {}.{}".format(*process.python) + process.free_threaded * ", free-threaded"
+    if process.free_threaded or not OLDEST_PYTHON <= process.python <= NEWEST_PYTHON:
+        fix = f"run the program with {known}, built with a GIL"
+        return Check("interpreter", "fail", required=True, seen=seen, why=why, fix=fix)
+    seen = f"{seen}, {process.executable}"
     return Check("interpreter", "ok", required=True, seen=seen, why=why)
 
 
