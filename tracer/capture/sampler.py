@@ -21,7 +21,7 @@ import numpy as np
 
 from tracer.capture.frames import Interpreter, is_library, plain
 from tracer.capture.watch import Key, Look
-from tracer.system.syscalls import CLASS_OF, EPOLL_WAIT
+from tracer.system.syscalls import POLLS, WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,17 +160,30 @@ class Sampler:
     def _stuck(self, one: _Watched) -> list[int]:
         """Return the places of loops that no run of ours holds: uvloop reads in C, for one.
 
-        Nothing was written since the last look, and the thread waited in no epoll_wait, twice.
+        Nothing was written since the last look, and the thread did not wait as loops do, twice.
         """
         before, head = one.busy, one.ring.head
         one.busy = {
             place
             for place in one.ring.between_runs()
-            if _is_busy(Path(f"/proc/{one.tgid}/task/{one.ring.open_at(place).tid}/syscall"))
+            if self._is_busy(one.tgid, one.ring.open_at(place).tid)
         }
         quiet = head == one.head
         one.head = head
         return sorted(before & one.busy) if quiet else []
+
+    def _is_busy(self, tgid: int, tid: int) -> bool:
+        """Say whether a thread does something else than wait in its loop's call.
+
+        poll and select are that of a loop that never was in epoll_wait; else they are a block.
+        """
+        try:
+            number = Path(f"/proc/{tgid}/task/{tid}/syscall").read_text().split()[0]
+        except (OSError, IndexError):
+            return False
+        if number.isdigit() and int(number) in POLLS:
+            return self._polled_ns(tid, tgid) > 0
+        return not (number.isdigit() and int(number) in WAITS)
 
     def _sample(self, one: _Watched, place: int, *, keep: bool = True) -> dict[str, Any] | None:
         """Sample a thread, and write it down if it is to be kept."""
@@ -195,15 +208,6 @@ def _look_at(one: _Watched, tid: int, now_ns: int) -> Look | None:
     layout = one.ring.layout
     gil = range(layout["gil"], layout["gil"] + layout["gil_bytes"])
     return Look.at(now_ns, Path(f"/proc/{one.tgid}/task/{tid}"), gil)
-
-
-def _is_busy(syscall: Path) -> bool:
-    """Say whether a thread does something else than wait in epoll_wait."""
-    try:
-        number = syscall.read_text().split()[0]
-    except (OSError, IndexError):
-        return False
-    return not (number.isdigit() and CLASS_OF.get(int(number)) == EPOLL_WAIT)
 
 
 def overdue(ring: RingFile, now_ns: int, over_ns: int = _OVERDUE_NS) -> list[int]:
