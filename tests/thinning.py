@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ RECORD = (
     "sys.exit(done.exit_code())\n"
 )
 Slots = np.ndarray[Any, Any]
+# from the records, and the place of the session's own, to stretches of them: (first, after last)
+Choose = Callable[[Slots, int], list[tuple[int, int]]]
 
 
 def record_raw(folder: Path, app: str, *args: str) -> Path:
@@ -64,12 +67,25 @@ class Thinner:
         shutil.copytree(self.raw, out)
         folder = TraceFolder(out)
         if kernel:
-            self._thin_kernel(folder, dice)
+            self._thin_kernel(folder, lambda bodies, own: _windows(dice, own + 1, len(bodies)))
         for path in sorted(folder.live.glob("*.ring")) if agents else ():
             self._thin_agent(folder, path, dice)
         return out
 
-    def _thin_kernel(self, folder: TraceFolder, dice: random.Random) -> None:
+    def without(self, out: Path, calls: list[int]) -> Path:
+        """Write a copy that lacks the system calls that began at these times, and nothing else."""
+        shutil.copytree(self.raw, out)
+        record = load().records["syscall"]
+
+        def choose(bodies: Slots, own: int) -> list[tuple[int, int]]:
+            found = np.ascontiguousarray(bodies[:, : record.dtype.itemsize]).view(record.dtype)
+            lost = (found["kind"] == record.kind) & np.isin(found["ts_ns"], calls)
+            return [(at, at + 1) for at in np.flatnonzero(lost).tolist() if at > own]
+
+        self._thin_kernel(TraceFolder(out), choose)
+        return out
+
+    def _thin_kernel(self, folder: TraceFolder, choose: Choose) -> None:
         path = folder.raw / KERNEL_RAW
         slots = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, SLOT)
         bodies = slots[:, 8:]
@@ -77,15 +93,15 @@ class Thinner:
         switched = np.flatnonzero(kinds == (off := load().records["off_cpu"]).kind)
         cpus[switched] = np.ascontiguousarray(bodies[switched]).view(off.dtype)["in_cpu"][:, 0]
         # what the session itself writes is never lost
-        own = np.flatnonzero(kinds == load().records["thread"].kind)[0]
+        own = int(np.flatnonzero(kinds == load().records["thread"].kind)[0])
         written = _written_ns(bodies, kinds)
         for cpu in np.unique(cpus).tolist():  # each has a ring, and its records are in order
             written[cpus == cpu] = np.maximum.accumulate(written[cpus == cpu])
         samples = (folder.raw / LOSSES).read_text().splitlines()
         end = json.loads(samples[-1])
         parts, lost = [slots[:own]], np.array(end["lost"])
-        at = int(own)
-        for first, last in _windows(dice, at + 1, len(slots)):
+        at = own
+        for first, last in choose(bodies, own):
             gone = np.arange(first, last)
             parts.append(slots[at:first])
             for cpu in np.unique(cpus[gone]).tolist():

@@ -101,9 +101,23 @@ def test_no_row_is_wrong(whole: Whole, seed: int, tmp_path: Path) -> None:
         if whole.ends.get((row["tid"], row["t8_ns"])) != (row["how"], row["sock"], row["ts_ns"])
     ]
     assert wrong == []
+    check_complete_rows(trace, whole)
+
+
+def check_complete_rows(trace: Trace, whole: Whole) -> None:
+    """Fail on a row that is said to be complete and differs from the whole recording's."""
     for place, row in by_place(trace).items():
         if row["complete"]:
             assert row == whole.awaits.get(place)
+
+
+def test_the_lost_end_of_an_await_leaves_it_incomplete(whole: Whole, tmp_path: Path) -> None:
+    """Where only the call is lost that ended an await, its row does not say another end."""
+    ends = [ts for _how, _sock, ts in whole.ends.values()]
+    lost = sorted(ends)[:: max(1, len(ends) // 7)]
+    trace = finished(whole.thinner.without(tmp_path / "thin", lost))
+    assert trace.rows("SELECT sum(lost_count) AS n FROM gap")[0]["n"] == len(set(lost))
+    check_complete_rows(trace, whole)
 
 
 @pytest.mark.parametrize("seed", range(100, 104))

@@ -64,7 +64,8 @@ def settled(p: Picture, last: Ints, end: Ints) -> Ints:
     """Return until when a row depends on records: its end, or the end of the next loop iteration.
 
     Up to then the other tasks make their steps that the same receive has woken, by itself or
-    through a reader task: `recv_shared`.
+    through a reader task: `recv_shared`. Up to then its own task, too, makes the receive that it
+    may have been woken for: `read_in_task`.
 
     Args:
         p: the trace.
@@ -75,7 +76,7 @@ def settled(p: Picture, last: Ints, end: Ints) -> Ints:
     waits, tid = p.look.waits, p.sus.tid[last]
     over = waits.by_begin.after(tid, end)
     over = waits.by_begin.after(tid, take(waits.begin, over, _NEVER), strict=True)
-    read = p.wakes.received[last]
+    read = p.wakes.received[last] | p.wakes.may_read[last]
     return np.where(read, np.maximum(end, take(waits.begin, over, _NEVER)), end)
 
 

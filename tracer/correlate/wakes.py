@@ -184,10 +184,11 @@ class Wakes:
     began: `root`, or the one behind a reader task. `call` is the row of `syscall` that ended it
     (-1: none), `call_run` the run it was made in, `sock` its socket; `in_task` where the woken task
     itself made it. `receive` is the receive that made the task ready, by its end or by cancelling
-    it; also that of a task that was cancelled before it went on. `work` is the row of `work` whose
-    end `root` tells, `kind` an index into KINDS. `of_lost` are receives that ended suspensions of
-    which there is no record, `doubtful` those among them that perhaps only led to a new task;
-    `wakers_of_lost` the runs that ended such suspensions.
+    it; also that of a task that was cancelled before it went on. `may_read`: no receive is known,
+    and one that its task made after it, first thing, would have been it. `work` is the row of
+    `work` whose end `root` tells, `kind` an index into KINDS. `of_lost` are receives that ended
+    suspensions of which there is no record, `doubtful` those among them that perhaps only led to a
+    new task; `wakers_of_lost` the runs that ended such suspensions.
     """
 
     by: Ints
@@ -200,6 +201,7 @@ class Wakes:
     receive: Ints
     sock: Ints
     in_task: Bools
+    may_read: Bools
     work: Ints
     kind: Ints
     of_lost: Ints
@@ -285,7 +287,8 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     # or after a task of wait_for's that such a callback woke
     wrapped = (link >= 0) & over & ~by_callback & _is_of(leaf, _WRAPPING)
     wrapped &= runs.is_callback(behind) & (take(runs.wake, behind, 1) == 0)
-    in_task = (from_reader | wrapped) & (own >= 0) & own_first & (received < 0) & (accepted < 0)
+    may_read = (from_reader | wrapped) & (received < 0) & (accepted < 0)
+    in_task = may_read & (own >= 0) & own_first
 
     # what came before the question is no answer to it
     received, written = (
@@ -344,6 +347,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         receive=lean(receive),
         sock=take(call["sock"], chosen, 0),
         in_task=in_task & (by == BY_RECV) & (received < 0),
+        may_read=may_read & ~in_task,
         work=lean(work),
         kind=kinds,
         of_lost=of_lost,
