@@ -120,7 +120,10 @@ def _of(truth: dict[str, Any], rows: list[Row]) -> list[Row]:
 
 
 def _works(trace: Traced) -> list[Row]:
-    """Return what workers sent and received for the awaits that the ends of their calls ended."""
+    """Return what workers sent and received for the awaits that the ends of their calls ended.
+
+    Only on sockets: a first connection imports, too, and so reads files.
+    """
     sends, recvs = (", ".join(map(str, sorted(numbers))) for numbers in (SENDS, RECVS))
     return trace.query(
         f"""
@@ -128,7 +131,7 @@ def _works(trace: Traced) -> list[Row]:
                sum(call.ret) FILTER (call.nr IN ({recvs})) AS recv
           FROM work_total w JOIN syscall call USING (tid)
           JOIN "await" a USING (await_id)
-         WHERE call.ts_ns BETWEEN w.begin_ns AND w.end_ns AND call.ret > 0
+         WHERE call.ts_ns BETWEEN w.begin_ns AND w.end_ns AND call.ret > 0 AND call.sock > 0
          GROUP BY w.work_id, a.task_name ORDER BY w.work_id"""
     )
 
