@@ -117,3 +117,14 @@ def test_the_steps_name_the_call_in_which_the_loop_waits(traced: Tracings) -> No
     assert (poll["event"], poll["table"]) == ("poll", "syscall")
     assert poll["ret"] > 0
     assert poll["ts_ns"] + poll["dur_ns"] == step["start_ns"] + step["dur_ns"]
+
+
+def test_what_libuv_calls_holds_the_loop(traced: Tracings) -> None:
+    """A protocol's callback on uvloop that blocks is a hold of its own, told apart from tasks."""
+    trace = traced("held_protocol.py")
+    holds = trace.query("SELECT * FROM hold WHERE name = 'libuv' AND dur_ns > 25e6")
+    held = trace.truth["held"]
+    assert len(held) == 3
+    for hold, (begin, end) in zip(holds, held, strict=True):
+        assert (hold["kind"], hold["task_id"]) == ("callback", None)
+        assert hold["start_ns"] <= begin <= end <= hold["start_ns"] + hold["dur_ns"]

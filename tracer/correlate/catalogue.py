@@ -75,7 +75,7 @@ DOCS: dict[str, dict[str, str]] = {
         "hold_id": "number of the hold in order of its start; shorter than 1 ms has no row",
         "kind": "step, callback, or iteration: from a wait's return to its last callback",
         "task_id": "the task whose step it is, NULL for callbacks and iterations",
-        "name": "qualified name of the callback",
+        "name": "qualified name of the callback; libuv: one that uvloop itself made",
         "where": "file:line in the user's code, see where_from",
         "where_from": "how that is known: sampled = seen there most often while it lasted,"
         " resumed = there the step went on from its last await, defined = its coroutine begins"

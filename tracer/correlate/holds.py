@@ -54,6 +54,7 @@ def hold_rows(p: Picture) -> dict[str, Any]:
     task = p.tasks.find(np.maximum(agent, 0), take(step["task"], at_step, 0))
     kind = np.where(holds.run < 0, _ITERATION, np.where(at_step >= 0, _STEP, _CALLBACK))
     name = p.events.texts(np.maximum(agent, 0), take(p.events["callback"]["name_str"], at_back, 0))
+    name[(holds.run >= 0) & (at_step < 0) & (at_back < 0)] = "libuv"  # see native.py
     where, where_from = _places(p, at_step, task)
     seen = lines_of(p.events.folder, holds.tid, holds.start, holds.end)
     sampled = seen["samples"] > 0

@@ -193,9 +193,10 @@ def _start():
         return patched
 
     then = {"asyncio.base_events": hook(_patch), "uvloop": hook(_patch_uvloop)}
-    if "asyncio.base_events" in sys.modules:
-        then.pop("asyncio.base_events")()
-    sys.meta_path.insert(0, _Finder(then))
+    for name in [name for name in then if name in sys.modules]:
+        then.pop(name)()
+    if then:
+        sys.meta_path.insert(0, _Finder(then))
 
 
 def _make_way():
