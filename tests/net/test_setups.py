@@ -111,3 +111,13 @@ def test_a_servers_handshake(traced: Tracings, certificate: list[str]) -> None:
         ("several", "connect", "handshake"): 8,
         ("_accept_connection2", "handshake"): 8,
     }
+
+
+@pytest.mark.parametrize("client", ["httpx", "aiohttp"])
+def test_first_requests_of_a_pool(traced: Tracings, client: str) -> None:
+    """The requests that open the pool's four connections have the connects, also a child task's."""
+    trace = traced({"httpx": "httpx_pool.py", "aiohttp": "aiohttp_both.py"}[client])
+    rows = [row for row in trace.awaits if row["task_name"].startswith(f"{client}-")]
+    parts = [part for row in rows for part in row["setup"]]
+    assert [(part["what"], part["outcome"]) for part in parts] == [("connect", "result")] * 4
+    assert len({part["evidence"][0]["id"] for part in parts}) == 4
