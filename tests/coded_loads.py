@@ -35,6 +35,7 @@ class Load:
 
 LOADS = {
     "plain_sockets": Load(),
+    "pipes": Load(),
     "cancel_storm": Load(),
     "churn": Load(),
     "to_thread": Load(),
