@@ -288,9 +288,14 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     wrapped &= runs.is_callback(behind) & (take(runs.wake, behind, 1) == 0)
     in_task = (from_reader | wrapped) & (own >= 0) & own_first & (received < 0) & (accepted < 0)
 
-    # what came before the question is no answer to it
+    # what came before the question is no answer to it; a child's output is told of after its read
     received, written = (
-        np.where(take(call["ts_ns"], rows) < sus.begin, -1, rows) for rows in (received, written)
+        np.where(
+            (take(call["ts_ns"], rows) < sus.begin) & ~is_pipe(take(call["sock"], rows, 0)),
+            -1,
+            rows,
+        )
+        for rows in (received, written)
     )
     # a later call that is the true one may be among what was lost up to the wake
     received, accepted, written, connected = (
