@@ -99,7 +99,7 @@ def test_an_await_on_a_pipe(traced: Tracings) -> None:
     assert {step["reason"] for step in document[3:9]} == {"pipe"}
     assert document[11]["status"] == "observed"
     loops = {task["tid"] for task in trace.tasks}
-    theirs = trace.query("SELECT DISTINCT tid FROM syscall WHERE sock > 0 AND sock < 1 << 33")
+    theirs = trace.query(f"SELECT DISTINCT tid FROM syscall WHERE sock > 0 AND sock < {1 << 33}")
     assert {row["tid"] for row in theirs} == loops
 
 
