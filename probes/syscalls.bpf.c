@@ -74,7 +74,10 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 				}
 			} else if (c == CLASS_WRITE || c == CLASS_READ) {
 				u64 w = (u64)t->tgid << 32 | (u32)fd;
-				t->keep = (mode & S_IFMT) == S_IFIFO || watched.lookup(&w) != NULL;
+				u32 in_loop = watched.lookup(&w) != NULL;
+				t->keep = (mode & S_IFMT) == S_IFIFO || in_loop;
+				if ((mode & S_IFMT) == S_IFIFO && in_loop)
+					t->sock = sk << 1 | (c == CLASS_WRITE);
 			}
 		}
 		if (t->slot && c != CLASS_EPOLL_WAIT && t->keep &&

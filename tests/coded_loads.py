@@ -35,12 +35,14 @@ class Load:
 
 LOADS = {
     "plain_sockets": Load(),
+    "pipes": Load(),
     "cancel_storm": Load(),
     "churn": Load(),
     "to_thread": Load(),
     "tls_streams": Load(needs=("certificate",)),
     "httpx_pool": Load(("httpx",)),
     "http2_streams": Load(("httpx", "h2")),
+    "anyio_streams": Load(("anyio",)),
     "aiohttp_both": Load(("aiohttp",)),
     "websockets_both": Load(("websockets",)),
     "redis_pool": Load(("redis",), ("redis",)),

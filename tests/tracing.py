@@ -76,7 +76,7 @@ SHAPES = (
     "write_only",
     "yield",
 )
-LOOPS = ("threads", "again", "fork", "poll", "select")
+LOOPS = ("threads", "again", "fork", "poll", "select", "inside")
 LOOP_KINDS = ("asyncio", "uvloop")
 EAGER_PYTHONS = ("3.12", "3.13", "3.14")
 OUTCOME = {"ok": "result", "eof": "result", "cancelled": "cancelled"}
@@ -91,10 +91,11 @@ def on(loop: str) -> tuple[str, ...]:
 
 @dataclass
 class Traced:
-    """A finished trace and what its program said about itself."""
+    """A finished trace, what its program said about itself, and what `run` said of it."""
 
     folder: Path
     truth: Row
+    said: str = ""
 
     def read(self, command: str, *args: str) -> Row:
         """Return the JSON document of a command on this trace."""
@@ -184,7 +185,7 @@ class Tracings:
         command = [*around, str(COMMAND), "run", *options, "--", *program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stderr
-        return Traced(out, json.loads(done.stdout.splitlines()[-1]))
+        return Traced(out, json.loads(done.stdout.splitlines()[-1]), done.stderr)
 
 
 def facts(rows: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:

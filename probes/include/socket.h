@@ -80,7 +80,10 @@ static __always_inline u64 file_of(s32 fd)
 	return RD(u64, open, (u64)fd * 8);
 }
 
-/* The socket behind a descriptor, made known if it was not; *mode is the inode's, 0 if closed. */
+/*
+ * The socket behind a descriptor, made known if it was not; *mode is the inode's, 0 if closed.
+ * *sk_out is its sock, and of what is no socket the number of its inode.
+ */
 static __always_inline struct sock_state *socket_of(s32 fd, u16 *mode, u64 *sk_out)
 {
 	u64 file = file_of(fd);
@@ -91,6 +94,7 @@ static __always_inline struct sock_state *socket_of(s32 fd, u16 *mode, u64 *sk_o
 	u32 ino; /* the low half of an u64 */
 	RD2(file, u64, inode, O_FILE_INODE, u64, private, O_FILE_PRIVATE);
 	RD2(inode, u16, *mode, O_INODE_MODE, u32, ino, O_INODE_INO);
+	*sk_out = ino;
 	if ((*mode & S_IFMT) != S_IFSOCK)
 		return NULL;
 	u64 sk = RD(u64, private, O_SOCKET_SK);

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STRIDE = 600
 _SERIAL = count()
-_HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer
+HEADER = struct.Struct("!II")  # length of this request, length of the wanted answer
 
 
 def lengths() -> tuple[int, int]:
@@ -34,17 +34,17 @@ def lengths() -> tuple[int, int]:
 
 def request(sent: int, recv: int) -> bytes:
     """Return a request of so many bytes to `serve`, for an answer of so many."""
-    return _HEADER.pack(sent, recv).ljust(sent, b"q")
+    return HEADER.pack(sent, recv).ljust(sent, b"q")
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer each request with as many bytes as it asks for."""
     while True:
         try:
-            length, answer = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+            length, answer = HEADER.unpack(await reader.readexactly(HEADER.size))
         except asyncio.IncompleteReadError:
             break
-        await reader.readexactly(length - _HEADER.size)
+        await reader.readexactly(length - HEADER.size)
         writer.write(b"a" * answer)
     writer.close()
 

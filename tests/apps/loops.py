@@ -4,6 +4,7 @@
 whose descriptors come back as other sockets'. `fork`: processes forked between loops, inside a
 task, and by multiprocessing inside a task, each with loops of its own. `eager`: tasks that begin
 inside create_task, nested. `poll`, `select`: a loop on that selector, run twice by one Runner.
+`inside`: nest_asyncio, loops run inside their own tasks, on epoll and on poll.
 Lengths are unique in a process.
 
 The last line of stdout is JSON: `rows` and `server_rows` as in streams.py, each with its tgid,
@@ -209,7 +210,33 @@ def by_select() -> list[dict[str, Any]]:
     return on(selectors.SelectSelector)
 
 
-MODES = {mode.__name__: mode for mode in (threads, again, fork, eager, poll)}
+def inside() -> list[dict[str, Any]]:
+    """Run a loop inside its own tasks."""
+    import nest_asyncio
+
+    async def calls(port: int, depth: int) -> None:
+        async with streams.Client(port) as client:
+            await client.call(0)
+            if depth:
+                asyncio.get_running_loop().run_until_complete(calls(port, depth - 1))
+            await client.call(1)  # sent in the step in which the loop ran
+
+    async def main() -> None:
+        server = await asyncio.start_server(streams.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        await asyncio.gather(*(calls(port, depth=2) for _ in range(3)))
+        await others_ended()
+        server.close()
+
+    for selector in (selectors.EpollSelector, selectors.PollSelector):
+        loop = asyncio.SelectorEventLoop(selector())
+        nest_asyncio.apply(loop)
+        loop.run_until_complete(main())
+        loop.close()
+    return [told()]
+
+
+MODES = {mode.__name__: mode for mode in (threads, again, fork, eager, poll, inside)}
 MODES["select"] = by_select
 
 if __name__ == "__main__":

@@ -80,6 +80,29 @@ def test_a_multiplexed_connections_bytes_are_complete(traced: Tracings) -> None:
     assert trace.truth["total"] <= sent <= trace.truth["total"] + most
 
 
+def test_an_await_on_a_pipe(traced: Tracings) -> None:
+    """It is of the kind of what was awaited, a child's or a stream's, and its reads are the proof.
+
+    No packets carry its bytes, and the calls on a pipe that no loop watches are nobody's.
+    """
+    trace = traced("pipes.py")
+    rows = trace.awaits_at("pipes.py", "await reader.readexactly(recv)")
+    assert len(rows) >= len(trace.truth["waits"])
+    for row in rows:
+        kind = "subprocess" if row["task_name"].startswith("child-") else "future"
+        assert (row["kind"], row["peer"], row["ended_by"]["type"]) == (kind, "pipe", "recv")
+        assert "pipe" in row["reasons"]
+        call = trace.one("syscall", row["ended_by"]["id"])
+        assert (call["nr"], call["tid"]) == (0, row["tid"])
+        assert call["fd"] in row["fds"]
+    document = trace.steps(rows[-1]["await_id"])["steps"]
+    assert {step["reason"] for step in document[3:9]} == {"pipe"}
+    assert document[11]["status"] == "observed"
+    loops = {task["tid"] for task in trace.tasks}
+    theirs = trace.query(f"SELECT DISTINCT tid FROM syscall WHERE sock > 0 AND sock < {1 << 33}")
+    assert {row["tid"] for row in theirs} == loops
+
+
 @pytest.mark.postgres
 def test_psycopg_reads_in_its_task(traced: Tracings, servers: Peers) -> None:
     """In psycopg libpq receives after the task resumed: the row that just ended has the bytes."""

@@ -128,3 +128,21 @@ def test_what_libuv_calls_holds_the_loop(traced: Tracings) -> None:
     for hold, (begin, end) in zip(holds, held, strict=True):
         assert (hold["kind"], hold["task_id"]) == ("callback", None)
         assert hold["start_ns"] <= begin <= end <= hold["start_ns"] + hold["dur_ns"]
+
+
+def test_a_loop_run_inside_its_own_tasks(traced: Tracings) -> None:
+    """What a step does after it has run its loop is its own, and the inner waits are the loop's."""
+    trace = traced("loops.py", "inside")
+    check_only_tasks(trace)
+    calls = trace.awaits_at("streams.py", "await self.reader.readexactly(")
+    assert len(calls) == 2 * 3 * 3 * 2
+    inside = trace.query(
+        "SELECT inner_.id FROM step AS inner_ JOIN step AS outer_ USING (tid, agent)"
+        " WHERE inner_.ts_ns > outer_.ts_ns AND inner_.end_ns < outer_.end_ns"
+    )
+    assert len(inside) > 2 * 3 * 3
+    for row in calls:
+        assert "answer_before_suspend" not in row["reasons"]
+        (leg,) = trace.legs(row["await_id"])
+        assert (leg["epoll_id"] is None) != (leg["poll_id"] is None)
+        assert leg["t2_ns"] < leg["t5_ns"] <= leg["t6_ns"]

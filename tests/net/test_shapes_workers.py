@@ -71,7 +71,9 @@ def test_subprocesses(traced: Tracings) -> None:
         assert stages(row)["remote"] > 0
     # to start a child and to read what it prints through a task of asyncio's own is no socket
     kinds = {row["kind"] for row in trace.awaits}
-    assert kinds <= {"subprocess", "task", "future"}
+    assert kinds <= {"subprocess", "task", "future", "callback"}
+    # output that came before anybody waited for it
+    assert {row["peer"] for row in trace.awaits if row["kind"] == "callback"} <= {"pipe"}
 
 
 def test_signals(traced: Tracings) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from tracer.correlate import gaps, lag, reasons
 from tracer.correlate.index import Ints, distinct, ints, sum_by, take
 from tracer.correlate.legs import UNKNOWN
+from tracer.correlate.sockets import is_pipe
 from tracer.correlate.tasks import HOW_CANCELLED, HOW_FAILED
 from tracer.correlate.wakes import (
     BY_CANCEL,
@@ -232,6 +233,7 @@ def peers_of(sockets: dict[int, Socket], sock: Ints) -> Any:  # noqa: ANN401
     texts = np.array(
         [_peer_text(sockets[s]) if s in sockets else "" for s in used.tolist()], object
     )
+    texts[is_pipe(used)] = "pipe"
     return texts[np.searchsorted(used, sock)]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
-from tracer.correlate.index import Bools, Index, Ints, Keys, ints, lean, take
+from tracer.correlate.index import Bools, Index, Ints, Keys, distinct, ints, lean, take
 from tracer.events.header import load as load_header
 from tracer.events.tables import AGENT_TABLES, KERNEL_TABLES, stored_columns
 from tracer.system import syscalls
@@ -150,25 +150,33 @@ class Runs:
         return np.asarray((run >= 0) & (take(self.step, run) < 0))
 
     def containing(self, tid: Ints, ts: Ints) -> Ints:
-        """Return the innermost run of the thread around each moment.
-
-        An eager task's first step lies in the run that created it; others nest at most twice.
-        """
-        index = Index(self.tid, self.begin)
-        found = index.before(tid, ts)
-
-        def outside(*, eager: bool) -> Ints:
-            over = (found >= 0) & (take(self.end, found) < ts)
-            is_eager = take(self.flags & EAGER, found, 0) > 0
-            return np.flatnonzero(over & is_eager if eager else over)
-
-        for _ in range(2):
-            while len(rows := outside(eager=True)):
-                found[rows] = self.waker[found[rows]]
-            rows = outside(eager=False)
-            found[rows] = index.before(tid[rows], self.begin[found[rows]], strict=True)
-        found[outside(eager=False)] = -1
+        """Return the innermost run of the thread around each moment, -1 for none."""
+        found = Index(self.tid, self.begin).before(tid, ts)
+        while len(over := np.flatnonzero((found >= 0) & (take(self.end, found) < ts))):
+            found[over] = take(self._outer, found[over])
         return found
+
+    @cached_property
+    def _outer(self) -> Ints:
+        """Return the run that each run lies in, -1 for none.
+
+        An eager task's first step lies in the step that created it. A loop that is run inside a
+        callback of another one, or of itself (nest_asyncio), runs any number of callbacks there.
+        """
+        outer = np.full(len(self.begin), -1, np.int64)
+        for thread in distinct(ints(self.tid)).tolist():
+            mine = np.flatnonzero(self.tid == thread)
+            begin, end = self.begin[mine], self.end[mine]
+            reach = np.maximum.accumulate(end)
+            nested = 1 + np.flatnonzero(reach[:-1] > begin[1:])
+            # the run before it, and while that is over by then, the one to be asked after that
+            asked = np.arange(-1, len(mine) - 1)
+            over = nested[end[asked[nested]] <= begin[nested]]
+            while len(over):
+                asked[over] = asked[asked[over]]
+                over = over[end[asked[over]] <= begin[over]]
+            outer[mine[nested]] = mine[asked[nested]]
+        return outer
 
 
 def runs_of(events: Events) -> Runs:

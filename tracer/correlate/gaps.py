@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.index import Bools, Index, Ints, distinct, previous_in_group, take
+from tracer.correlate.sockets import is_pipe
 from tracer.correlate.tasks import HOW_FUTURE, HOW_YIELD
 from tracer.events.header import load as load_header
 
@@ -193,7 +194,7 @@ def unaddressed(p: Picture, sock: Ints, moved: Bools) -> Bools:
     """
     if not anything(p.events):
         return np.zeros(len(sock), bool)
-    used = distinct(sock[sock > 0]).tolist()
+    used = distinct(sock[(sock > 0) & ~is_pipe(sock)]).tolist()
     unknown = [s for s in used if s not in p.sockets]
     told = p.events.manifest["level"] > 1  # that a socket is connected now is not seen below
     half = [s for s in used if told and s in p.sockets and not _peer_known(p.sockets[s])]

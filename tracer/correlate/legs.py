@@ -13,6 +13,7 @@ import numpy as np
 
 from tracer.correlate import reasons
 from tracer.correlate.index import Bools, Ints, take
+from tracer.correlate.sockets import is_pipe
 from tracer.correlate.wakes import (
     BY_ACCEPT,
     BY_CALLBACK,
@@ -215,6 +216,9 @@ def _arrival(c: _Cutter, first: Ints, last: Ints) -> tuple[Ints, Ints, dict[str,
     # the SYN-ACK found the socket locked by connect itself
     locked = (by == BY_CONNECT) & (established >= 0) & (t3 == UNKNOWN) & (level >= 3)
     bits[locked] |= reasons.bit("backlog")
+    piped = is_recv & is_pipe(sock)
+    bits[piped] |= reasons.bit("pipe")
+    is_recv &= ~piped
     missing = is_recv & (rx_last < 0) & (established < 0)
     bits[missing] |= reasons.bit("not_recorded_at_this_level" if level < 2 else "no_packet_event")
     if level < 3:

@@ -28,6 +28,7 @@ REASONS: dict[str, str] = {
     "threaded_napi": "a thread of the kernel polled the device: no softirq brought the packet",
     "sent_by_child": "a task that this one had created for it sent the request",
     "ready_not_listed": "poll and select do not list what is ready: the receive after it tells",
+    "pipe": "the bytes went through a pipe: no packets carry them",
 }
 _BIT = {name: 1 << i for i, name in enumerate(REASONS)}
 

@@ -27,6 +27,7 @@ from tracer.correlate.index import (
     sum_by,
     take,
 )
+from tracer.correlate.sockets import is_pipe
 from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def _nobodys(events: Events, runs: Runs, calls: Calls, rows: Ints) -> Bools:
     call, loop = events["syscall"], events["loop"]
     tid, ts = call["tid"][rows], call["ts_ns"][rows]
     nobody = (calls.run[rows] < 0) & (calls.task[rows] == 0) & np.isin(tid, distinct(runs.tid))
+    nobody &= ~is_pipe(call["sock"][rows])
     if anything(events):  # its loop's record may be among what was lost
         return np.asarray(nobody)
     loops = Index(loop["tid"], loop["ts_ns"])

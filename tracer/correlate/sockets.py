@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.correlate.index import Index, Ints, ints, take
+from tracer.correlate.index import Bools, Index, Ints, ints, take
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
 
 FLAG_TCP = 4
+_PIPES = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ def _address(family: int, v4: int, v6: str) -> str:
     if family == socket.AF_INET6:
         return v6.removeprefix("::ffff:") if v6 else ""
     return socket.inet_ntoa(int(v4).to_bytes(4, "little")) if family == socket.AF_INET else ""
+
+
+def is_pipe(sock: Ints) -> Bools:
+    """Say which ids are a pipe's end: twice a 32-bit inode; a socket's is a time, far above."""
+    return np.asarray((sock > 0) & (sock < _PIPES))
 
 
 def sockets_of(events: Events) -> dict[int, Socket]:

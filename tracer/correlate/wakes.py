@@ -23,6 +23,7 @@ from tracer.correlate.index import (
     of_rows,
     take,
 )
+from tracer.correlate.sockets import is_pipe
 from tracer.correlate.tasks import (
     HOW_CANCELLED,
     HOW_FUTURE,
@@ -290,9 +291,14 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     may_read = (from_reader | wrapped) & (received < 0) & (accepted < 0)
     in_task = may_read & (own >= 0) & own_first
 
-    # what came before the question is no answer to it
+    # what came before the question is no answer to it; a child's output is told of after its read
     received, written = (
-        np.where(take(call["ts_ns"], rows) < sus.begin, -1, rows) for rows in (received, written)
+        np.where(
+            (take(call["ts_ns"], rows) < sus.begin) & ~is_pipe(take(call["sock"], rows, 0)),
+            -1,
+            rows,
+        )
+        for rows in (received, written)
     )
     # a later call that is the true one may be among what was lost up to the wake
     received, accepted, written, connected = (
@@ -333,7 +339,9 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     name = take(events["callback"]["name_str"], through, 0)
     behind_shield = events.passing(sus.agent, name, lambda text: text.startswith("shield."))
     of_child = events.passing(sus.agent, name, lambda text: text.endswith(_OF_CHILD))
-    kinds = _kinds(by, sus, leaf, (by == BY_TASK) & over & behind_shield, of_child)
+    sock = take(call["sock"], chosen, 0)
+    shielded = (by == BY_TASK) & over & behind_shield
+    kinds = _kinds(by, sus, leaf, shielded, of_child, is_pipe(sock))
 
     of_lost, doubtful, wakers_of_lost = wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
@@ -345,7 +353,7 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         call=lean(chosen),
         call_run=lean(take(calls.run, chosen)),
         receive=lean(receive),
-        sock=take(call["sock"], chosen, 0),
+        sock=sock,
         in_task=in_task & (by == BY_RECV) & (received < 0),
         may_read=may_read & ~in_task,
         work=lean(work),
@@ -433,16 +441,19 @@ def _is_of(kind: Ints, names: tuple[str, ...]) -> Bools:
     return np.isin(kind, [KINDS.index(name) for name in names])
 
 
-def _kinds(by: Ints, sus: Suspensions, leaf: Ints, shielded: Bools, of_child: Bools) -> Ints:
+def _kinds(  # noqa: PLR0913, PLR0917 (a column each)
+    by: Ints, sus: Suspensions, leaf: Ints, shielded: Bools, of_child: Bools, piped: Bools
+) -> Ints:
     """Return each suspension's kind: by evidence, else by what was awaited; the first that fits."""
     rules = (
-        (np.isin(by, (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT)), "socket"),
+        (np.isin(by, (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT)) & ~piped, "socket"),
         (by == BY_SIGNAL, "signal"),
         (of_child, "subprocess"),
         (sus.how == HOW_YIELD, "yield"),
         (_is_of(leaf, ("lock", "event", "queue", "timer", "subprocess")), None),
         (by == BY_THREAD, "thread"),
         (np.isin(sus.how, (HOW_TASK, HOW_GATHER)) | shielded, "task"),
+        (piped, "future"),  # of a stream on a pipe
     )
     kinds = leaf
     for fits, kind in reversed(rules):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.events.header import load as load_header
-from tracer.report.summary import lost_total
+from tracer.report.summary import NO_LOOP, lost_total, with_loops
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
@@ -105,7 +105,7 @@ def targets(trace: Trace) -> list[dict[str, Any]]:
     latest: dict[int, dict[str, Any]] = {}
     for process in trace.manifest["processes"]:
         latest[process["tgid"]] = {**latest.get(process["tgid"], {}), **process}
-    targets = []
+    targets, looping = [], with_loops(trace)
     for tgid, process in sorted(latest.items()):
         agent = agents.get(tgid)
         mode = agent["mode"] if agent else "none"
@@ -121,6 +121,8 @@ def targets(trace: Trace) -> list[dict[str, Any]]:
                 "records": agent["records"],
                 "lost": agent["lost"],
             }
+            if trace.manifest["agents"].index(agent) not in looping:
+                target["reason"] = NO_LOOP
         else:
             target["reason"] = (
                 agent["reason"]

@@ -332,6 +332,8 @@ class _Explainer:
     def _missing(self, step: Step) -> str:  # noqa: PLR0911 (a list of rules)
         if self.row["outcome"] == "open" and step.number >= 8:
             return "trace_ended"
+        if step.number in range(4, 10) and "pipe" in self.row["reasons"]:
+            return "pipe"
         if step.number in (4, 5, 7, 8) and self.level < 3:
             return "not_recorded_at_this_level"
         if step.number == 9 and self.level < 2:

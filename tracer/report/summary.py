@@ -12,6 +12,7 @@ from tracer.store.stops import STOPS
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
 
+NO_LOOP = "only asyncio's and uvloop's loops have tasks, and none was seen (trio has its own)"
 _OF_AGENT = [r.name for r in load_header().records.values() if r.kind is not None and r.kind >= 32]
 
 
@@ -46,6 +47,11 @@ def shortcomings(trace: Trace) -> list[str]:
     return lines
 
 
+def with_loops(trace: Trace) -> set[int]:
+    """Return the agents that saw an event loop, as indices into the manifest's list."""
+    return {row["agent"] for row in trace.rows("SELECT DISTINCT agent FROM loop")}
+
+
 def summary(trace: Trace) -> list[str]:
     """Return the closing lines of a recording."""
     manifest = trace.manifest
@@ -63,6 +69,8 @@ def summary(trace: Trace) -> list[str]:
             "no Python process started the agent"
         }
         lines.append(f"no tasks: {'; '.join(sorted(reasons))}")
+    elif not with_loops(trace):
+        lines.append(f"no tasks: {NO_LOOP}")
     left = manifest.get("left_running", [])
     if left and manifest.get("exit_code") is not None:
         lines.append(
