@@ -57,9 +57,11 @@ def main() -> None:
         for number in range(options.rounds):
             turn = number % len(variants)
             for variant in variants[turn:] + variants[:turn]:
-                print(f"round {number + 1} of {options.rounds}, {variant}", file=sys.stderr)
                 trace = Path(folder, "trace")
-                samples[variant].append(run(options.loop, variant, trace, lab.dsn, options.seconds))
+                sample = run(options.loop, variant, trace, lab.dsn, options.seconds)
+                samples[variant].append(sample)
+                said = f"{variant}: {sample.per_second:.0f} requests/s"
+                print(f"round {number + 1} of {options.rounds}, {said}", file=sys.stderr)
     rows = []
     for variant in variants:
         row = summary(samples, variant)

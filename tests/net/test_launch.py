@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
 RELATIVES = str(APPS / "relatives.py")
+# what Docker leaves of root (moby, oci/caps/defaults.go)
+DOCKER_CAPABILITIES = (
+    *("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("net_bind_service", "net_raw", "sys_chroot", "mknod", "audit_write", "setfcap"),
+)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(APPS)}
 
 
@@ -48,11 +53,19 @@ def by_shell(_folder: Path) -> list[str]:
     return ["sh", "-c", f"{one} & {one} & wait; {one}"]
 
 
+def by_pytest(folder: Path) -> list[str]:
+    """Return a run of pytest, whose only test talks."""
+    test = folder / "test_talk.py"
+    test.write_text("import relatives\ndef test_talk():\n    relatives.talk('tested')\n")
+    return [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(test)]
+
+
 WAYS: dict[str, tuple[Callable[[Path], list[str]], int]] = {
     "venv": (in_a_venv, 1),
     "module": (lambda _folder: [sys.executable, "-m", "relatives"], 1),
     "script": (console_script, 1),
     "env": (lambda _folder: ["env", sys.executable, RELATIVES], 1),
+    "pytest": (by_pytest, 1),
     "shell": (by_shell, 3),
     "fork": (lambda _folder: [sys.executable, RELATIVES, "fork"], 3),
     "spawn": (lambda _folder: [sys.executable, RELATIVES, "spawn"], 3),
@@ -93,6 +106,26 @@ def test_every_process_is_in_one_trace(way: str, tmp_path: Path) -> None:
         (other,) = trace.query("SELECT tgid FROM thread WHERE comm = 'true' AND what = 2")
         (target,) = [t for t in trace.info["targets"] if t["tgid"] == other["tgid"]]
         assert target["agent"] == "none"
+
+
+def test_in_a_container(tmp_path: Path) -> None:
+    """With BPF and PERFMON beside what Docker leaves of root, inside a pid namespace."""
+    keep = ",".join(f"+{name}" for name in (*DOCKER_CAPABILITIES, "bpf", "perfmon"))
+    container = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+    container += ["setpriv", f"--bounding-set=-all,{keep}"]
+    run = [str(COMMAND), "run", "-o", str(tmp_path / "t"), "--", sys.executable, RELATIVES]
+    done = subprocess.run(
+        [*container, *run], env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    trace = Traced(tmp_path / "t", told(done.stdout))
+    (target,) = trace.info["targets"]
+    (inside,) = trace.truth["tgids"]
+    assert target["tgid"] != inside
+    for row in [*trace.truth["rows"], *trace.truth["server_rows"]]:
+        row["tgid"] = target["tgid"]  # the machine's number, as in all of a trace
+    trace.truth["tgids"] = [target["tgid"]]
+    check_all(trace)
 
 
 @pytest.mark.parametrize("flag", ["-I", "-E", "-S"])
