@@ -25,13 +25,16 @@ LOADS = {
     "two loops": ("loops.py", "threads"),
     "forks": ("loops.py", "fork"),
     "eager": ("loops.py", "eager"),
+    "streams on uvloop": ("streams.py", "--loop", "uvloop"),
 }
 
 
 @pytest.fixture(scope="module")
 def newest() -> str:
     """Give an environment of it."""
-    return str(make_environment(unpacked(NEWEST), PLACE / "newest"))
+    inside = make_environment(unpacked(NEWEST), PLACE / "newest")
+    assert all(install(inside, package) for package in ("asyncpg", "uvloop"))
+    return str(inside)
 
 
 def check(trace: Traced) -> None:
@@ -58,7 +61,6 @@ def test_no_await_is_wrong(traced: Tracings, newest: str, load: str) -> None:
 @pytest.mark.postgres
 def test_pool_is_exact(traced: Tracings, newest: str) -> None:
     """Every query of an asyncpg pool has its task and its bytes."""
-    assert install(newest, "asyncpg")
     with load_lab().private_postgres("lo") as lab:
         trace = traced("pool.py", "--dsn", lab.dsn, python=newest)
     rows = trace.awaits_at("pool.py", "await conn.fetch(")
