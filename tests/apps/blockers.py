@@ -156,6 +156,7 @@ async def victim() -> None:
 async def run(chosen: list[str]) -> None:
     """Block in every way and place, with pauses in between."""
     suffering = asyncio.create_task(victim(), name="victim")
+    await asyncio.sleep(0.3)  # who looks into long steps hears of a new loop's thread a bit later
     for what in chosen:
         for place in PLACES:
             task = place(what, blocks.BLOCKS[what])
