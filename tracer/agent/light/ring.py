@@ -265,11 +265,14 @@ class Thread:
 
     def __del__(self):
         """Give the place back at the thread's end."""
-        if _slots is not None and self.index < _THREAD_SLOTS:  # the interpreter may be ending
-            if ring.recording:
-                ring.show(self, 0, None)
-            _slots[self.index * 8] = 0
-            _free.append(self.index)
+        try:
+            if self.index < _THREAD_SLOTS:
+                if ring.recording:
+                    ring.show(self, 0, None)
+                _slots[self.index * 8] = 0
+                _free.append(self.index)
+        except TypeError:
+            return  # the interpreter ends: what is used here is None already
 
 
 class _Here(_local):
