@@ -495,6 +495,13 @@ struct ev_agent_gap {
 #define AGENT_OPEN_AT 1536    /* offset of the first */
 #define AGENT_OPEN_RUNS 40    /* threads that have one */
 #define NO_OFFSET 65535       /* this interpreter has no such field */
+#define MODE_C 1
+#define MODE_LIGHT 2          /* in Python, where it could not be built in C: */
+#define WHY_NO_COMPILER 1     /* build.REASONS, in that order */
+#define WHY_NO_HEADERS 2
+#define WHY_BUILD_FAILED 3
+#define WHY_UNSUPPORTED_PYTHON 4
+#define WHY_UNSAFE_CACHE 5
 
 struct agent_ring {
 	u64 magic;        /* AGENT_MAGIC, written last */
@@ -506,11 +513,11 @@ struct agent_ring {
 	u64 head;         /* records written so far (release) */
 	u64 tail;         /* records taken by the reader so far */
 	u32 hexversion;   /* sys.hexversion */
-	u32 mode;         /* 1 = c */
+	u32 mode;         /* MODE_* */
 	u64 lost[16];     /* records lost, by kind - 32 */
 	char python[64];  /* sys.version's first word and the implementation */
 	u32 orphans;      /* forked children that could not open a ring of their own */
-	u32 spare;        /* 0 */
+	u32 why;          /* WHY_*: why it is not the agent in C; 0 it is */
 	s32 orphan_pid[15]; /* the first of them, as they see themselves */
 	s32 orphan_errno[15]; /* what was in their way */
 	u64 gil;          /* address of the GIL (struct _gil_runtime_state); 0: this layout is not known */

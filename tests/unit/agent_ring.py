@@ -86,9 +86,10 @@ def read(path: Path) -> Ring:
 class Lab:
     """A directory with a program, a live directory and a cache of built agents."""
 
-    def __init__(self, python: str, folder: Path, cache: Path) -> None:
-        """Keep the paths; the live directory is made."""
+    def __init__(self, python: str, folder: Path, cache: Path, *, light: bool) -> None:
+        """Keep the paths; the live directory is made. In light mode no compiler can be found."""
         self.python = python
+        self.light = light
         self.folder = folder
         self.cache = cache
         self.live = folder / "live"
@@ -109,6 +110,9 @@ class Lab:
         env = {**base, **extra}
         if traced:
             env = agent.environment(env, self.live, self.cache, slots)
+            if self.light:
+                env.pop("CC", None)
+                env["PATH"] = str(self.folder / "no compiler")
         command = [self.python, *flags, str(self.write("program.py", text))]
         return subprocess.run(
             command, env=env, capture_output=True, text=True, check=True, timeout=60
@@ -132,12 +136,30 @@ def agent_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-@pytest.fixture(params=PYTHONS)
-def lab(request: pytest.FixtureRequest, tmp_path: Path, agent_cache: Path) -> Lab:
-    """Return a lab for one Python."""
-    python = path_of(request.param)
-    reason = agent.prebuild(python, agent_cache)
+def _in_c(python: str, folder: Path, cache: Path) -> Lab:
+    python = path_of(python)
+    reason = agent.prebuild(python, cache)
     if reason and reason.startswith(("no_compiler", "no_headers")):
         pytest.skip(reason)
     assert reason is None
-    return Lab(python, tmp_path, agent_cache)
+    return Lab(python, folder, cache, light=False)
+
+
+@pytest.fixture(params=PYTHONS)
+def lab_in_c(request: pytest.FixtureRequest, tmp_path: Path, agent_cache: Path) -> Lab:
+    """Return a lab for one Python with the agent in C."""
+    return _in_c(request.param, tmp_path, agent_cache)
+
+
+@pytest.fixture(params=[False, True], ids=["c", "light"])
+def light(request: pytest.FixtureRequest) -> bool:
+    """Say whether the agent is the one in Python."""
+    return bool(request.param)
+
+
+@pytest.fixture(params=PYTHONS)
+def lab(request: pytest.FixtureRequest, tmp_path: Path, agent_cache: Path, *, light: bool) -> Lab:
+    """Return a lab for one Python and one agent: the one in C, or in light mode that in Python."""
+    if light:
+        return Lab(path_of(request.param), tmp_path, tmp_path / "empty", light=True)
+    return _in_c(request.param, tmp_path, agent_cache)

@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from tests.unit.agent_ring import agent_cache, lab
+from tests.unit.agent_ring import agent_cache, lab, lab_in_c, light
 
-__all__ = ["agent_cache", "lab"]
+__all__ = ["agent_cache", "lab", "lab_in_c", "light"]
 
 INT, PTR, STRUCT, UNION, TYPEDEF, FUNC, PROTO, CONST, DATASEC = 1, 2, 4, 5, 8, 12, 13, 10, 15
 ENUM, ENUM64 = 6, 19

@@ -76,8 +76,9 @@ def looked_into(lab: Lab, process: subprocess.Popen[bytes]) -> list[Frame]:
     return [Frame(**frame) for frame in found["frames"]]
 
 
-def test_frames_of_a_blocked_step(lab: Lab) -> None:
+def test_frames_of_a_blocked_step(lab_in_c: Lab) -> None:
     """All frames of the step, with their lines, and none of the loop's."""
+    lab = lab_in_c
     with started(lab, "1.5") as process:
         frames = looked_into(lab, process)
         process.kill()
@@ -106,8 +107,9 @@ time.sleep(0.5)
 """
 
 
-def test_a_loop_that_is_stuck_outside_of_runs(lab: Lab, tmp_path: Path) -> None:
+def test_a_loop_that_is_stuck_outside_of_runs(lab_in_c: Lab, tmp_path: Path) -> None:
     """What holds a loop's thread outside of its runs is sampled, too, as long as the loop runs."""
+    lab = lab_in_c
     env = agent.environment(dict(os.environ), lab.live, lab.cache, 64)
     samples = tmp_path / "samples"
     looking = sampler.Sampler(os.open(samples, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
@@ -122,8 +124,9 @@ def test_a_loop_that_is_stuck_outside_of_runs(lab: Lab, tmp_path: Path) -> None:
         assert (sample["user"]["name"].split(".")[-1], sample["user"]["line"]) == ("select", 5)
 
 
-def test_short_steps_are_left_alone(lab: Lab) -> None:
+def test_short_steps_are_left_alone(lab_in_c: Lab) -> None:
     """A program without long steps is never overdue."""
+    lab = lab_in_c
     with started(lab, "0") as process:
         assert process.wait() == 0
     (path,) = lab.live.glob("*.ring")

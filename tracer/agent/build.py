@@ -20,6 +20,7 @@ _RECORD_DIRS = (
     os.path.join(os.path.dirname(os.path.dirname(_HERE)), "probes", "include"),
 )
 REASONS = ("no_compiler", "no_headers", "build_failed", "unsupported_python", "unsafe_cache")
+LIGHT = ("no_compiler", "no_headers", "build_failed", "unsafe_cache")  # then the one in Python runs
 OLDEST, NEWEST = (3, 9), (3, 15)
 _FIRST_EXIT_CODE = 10  # of the script: 10 is REASONS[0]
 

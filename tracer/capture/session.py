@@ -105,14 +105,15 @@ def record(options: Options, say: Callable[[str], None]) -> Recording:
     return _Session(options, say).run()
 
 
-def _agent_cache(user: User) -> Path | None:
+def _agent_cache(user: User, env: dict[str, str]) -> Path | None:
     """Return where the user's built agents are kept; None for a user without a home (nobody)."""
-    home = Path(user.home)
+    asked = env.get("XDG_CACHE_HOME")
+    folder = Path(asked or user.home)
     try:
-        own = home.stat().st_uid == user.uid
+        own = folder.stat().st_uid == user.uid
     except OSError:
         return None
-    return home / ".cache" / "awaitscope" if own else None
+    return (folder if asked else folder / ".cache") / "awaitscope" if own else None
 
 
 def _try(action: Callable[[], None]) -> None:
@@ -172,7 +173,7 @@ class _Session:
         )
         with _storage_errors(path, user), contextlib.ExitStack() as undo:  # until the command runs
             folder = self._make_folder(path, user)
-            cache = _agent_cache(user) or folder.live / "agent"
+            cache = _agent_cache(user, env) or folder.live / "agent"
             undo.callback(_try, folder.remove)
             prebuilt = self._prebuild(python, cache) if python else None
             env = agent.environment(env, folder.live, cache, options.agent_slots)
@@ -186,6 +187,8 @@ class _Session:
             folder.write_manifest(manifest)
             armed = (time.monotonic_ns() - self._began_ns) / 1e9
             self._say(f"recording {' '.join(options.command)} (armed in {armed:.1f} s)")
+            if prebuilt and agent.is_light(prebuilt):
+                self._say(agent.light_mode(prebuilt))
             released_ns = time.monotonic_ns()
             held.release()  # a command that the kernel refuses leaves no trace
             undo.pop_all()

@@ -118,7 +118,7 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     tgids_of = Index(thread["tid"], thread["ts_ns"])
     tgid = take(thread["tgid"], tgids_of.before(tid, ts))
     infos = events.manifest["agents"]
-    alive = [n for n, info in enumerate(infos) if info["mode"] == "c"]
+    alive = [n for n, info in enumerate(infos) if info["mode"] != "none"]
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
     agents = Index(tgids, starts)

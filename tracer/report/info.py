@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tracer.agent import light_mode
 from tracer.events.header import load as load_header
 from tracer.report.summary import NO_LOOP, lost_total, with_loops
 
@@ -94,7 +95,9 @@ def targets(trace: Trace) -> list[dict[str, Any]]:
     """Return the traced processes, each with its agent's mode and the reason if it has none."""
     agents: dict[int, dict[str, Any]] = {}
     # of several images of a process the last; one without an agent only if none had one
-    order = sorted(trace.manifest["agents"], key=lambda a: (a["mode"] == "c", a.get("start_ns", 0)))
+    order = sorted(
+        trace.manifest["agents"], key=lambda a: (a["mode"] != "none", a.get("start_ns", 0))
+    )
     for agent in order:
         agents[agent.get("tgid", agent.get("ns_tgid", -1))] = agent
     images = trace.rows(
@@ -115,20 +118,16 @@ def targets(trace: Trace) -> list[dict[str, Any]]:
             "argv": process.get("argv"),
             "agent": mode,
         }
-        if agent and mode == "c":
-            target |= {
-                "python": agent["python"],
-                "records": agent["records"],
-                "lost": agent["lost"],
-            }
-            if trace.manifest["agents"].index(agent) not in looping:
-                target["reason"] = NO_LOOP
-        else:
-            target["reason"] = (
-                agent["reason"]
-                if agent
-                else _why_none(process, comms.get(tgid), trace.manifest.get("uid"))
-            )
+        if agent and mode != "none":
+            target |= {name: agent[name] for name in ("python", "records", "lost")}
+        if agent is None:
+            target["reason"] = _why_none(process, comms.get(tgid), trace.manifest.get("uid"))
+        elif mode == "light":
+            target["reason"] = light_mode(agent["reason"])
+        elif mode == "none":
+            target["reason"] = agent["reason"]
+        elif trace.manifest["agents"].index(agent) not in looping:
+            target["reason"] = NO_LOOP
         targets.append(target)
     return targets
 

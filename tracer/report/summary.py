@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracer.agent import light_mode
 from tracer.correlate.words import LONG_HOLD_NS
 from tracer.events.header import load as load_header
 from tracer.report.text import printable
@@ -63,8 +64,10 @@ def summary(trace: Trace) -> list[str]:
         f"{written} events in {seconds:.1f} s, {lost_total(trace)} lost; {awaits['n']} awaits:"
         f" {trace.folder.path}"
     )
-    modes = [a for a in manifest["agents"] if a["mode"] == "c"]
-    if not modes:
+    modes = {a["mode"]: a.get("reason", "") for a in manifest["agents"]}
+    if "light" in modes:
+        lines.append(light_mode(modes["light"]))
+    elif "c" not in modes:
         reasons = {a.get("reason", "") for a in manifest["agents"]} or {
             "no Python process started the agent"
         }

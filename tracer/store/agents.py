@@ -143,7 +143,7 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
     }
     agents.infos.append(
         {
-            "mode": "c",
+            **_mode(ring),
             "agent": f"{ring.agent:016x}",
             "tgid": tgid,
             "ns_tgid": ring.ns_tgid,
@@ -181,6 +181,14 @@ def _read_one(agents: Agents, ring: RingFile, part: _Part, kernel: Records) -> N
             if key in (rows.dtype.names or ()):
                 rows[key] = _mapped(rows[key], tids)
         agents.add(name, index, rows)
+
+
+def _mode(ring: RingFile) -> dict[str, str]:
+    """Return `mode`, and in light mode the `reason` why there is no agent in C."""
+    if not ring.is_light:
+        return {"mode": "c"}
+    whys = {n: name for name, n in load_header().constants.items() if name.startswith("WHY_")}
+    return {"mode": "light", "reason": whys.get(ring.why, "?").removeprefix("WHY_").lower()}
 
 
 def _filled_ns(records: Records) -> int:

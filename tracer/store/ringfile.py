@@ -74,6 +74,8 @@ class RingFile:
         self._step = header.records["step"].dtype  # a callback's run and tid are in its places
         self.agent = int(self._header["agent"][0])
         self.ns_tgid = int(self._header["pid"][0])
+        self.is_light = int(self._header["mode"][0]) == header.constants["MODE_LIGHT"]
+        self.why = int(self._header["why"][0])
         self.start_ns = int(self._header["start_ns"][0])
         self.hexversion = int(self._header["hexversion"][0])
         self.tells_gil = bool(self._header["gil"][0])

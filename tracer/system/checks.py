@@ -236,7 +236,7 @@ def compiler(machine: Machine) -> Check:
     found = next(filter(None, map(machine.which, COMPILERS)), None)
     if found:
         return Check("compiler", "ok", required=False, seen=found, why=why)
-    seen = f"none of {', '.join(COMPILERS)} is in PATH: tasks are recorded in the lighter mode"
+    seen = f"none of {', '.join(COMPILERS)} is in PATH: tasks are recorded in light mode"
     fix = "sudo apt-get install gcc libc6-dev"
     return Check("compiler", "warn", required=False, seen=seen, why=why, fix=fix)
 
@@ -247,7 +247,7 @@ def python_headers(machine: Machine, include: str | None = None) -> Check:
     header = machine.at(Path(include or sysconfig.get_path("include"), "Python.h"))
     if header.is_file():
         return Check("Python.h", "ok", required=False, seen=str(header), why=why)
-    seen = f"{header} does not exist: tasks are recorded in the lighter mode"
+    seen = f"{header} does not exist: tasks are recorded in light mode"
     fix = "sudo apt-get install python3-dev (another Python: its own development files)"
     return Check("Python.h", "warn", required=False, seen=seen, why=why, fix=fix)
 

@@ -11,6 +11,7 @@ import sys
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _BUILD = os.path.join(os.path.dirname(_HERE), "build.py")
+_LIGHT = os.path.join(os.path.dirname(_HERE), "light")
 _SLOTS = 65536
 
 
@@ -18,17 +19,23 @@ class _Reason(Exception):
     """Why there is no agent: `code: detail`."""
 
 
-def _build_module():
-    """Run build.py as a module that `sys.modules` does not know."""
+def _module(name, path, folder=None):
+    """Run a file as a module, or as the package in a folder, that `sys.modules` does not know."""
     import _frozen_importlib
     import _frozen_importlib_external
 
-    loader = _frozen_importlib_external.SourceFileLoader("_awaitscope_build", _BUILD)
-    spec = _frozen_importlib.ModuleSpec(loader.name, loader, origin=_BUILD)
-    module = type(sys)(loader.name)
-    module.__file__ = _BUILD
-    module.__spec__ = spec
-    loader.exec_module(module)
+    loader = _frozen_importlib_external.SourceFileLoader(name, path)
+    spec = _frozen_importlib.ModuleSpec(name, loader, origin=path, is_package=bool(folder))
+    module = type(sys)(name)
+    module.__file__, module.__spec__, module.__package__ = path, spec, name
+    if folder:
+        module.__path__ = spec.submodule_search_locations = [folder]
+        sys.modules[name] = module  # while its parts import each other
+    try:
+        loader.exec_module(module)
+    finally:
+        for known in [known for known in sys.modules if known.partition(".")[0] == name]:
+            del sys.modules[known]
     return module
 
 
@@ -45,12 +52,11 @@ def _spawn_build(build, cache):
         raise _Reason(f"{build.reason_of(code)}: compiling the agent failed")
 
 
-def _load(cache):
+def _load(build, cache):
     import _frozen_importlib
     import _frozen_importlib_external
     import _imp
 
-    build = _build_module()
     try:
         source = os.environ.get("AWAITSCOPE_SOURCES")
         path = build.cached(cache, source)
@@ -63,7 +69,26 @@ def _load(cache):
         raise _Reason("build_failed: the agent is not in the cache")
     name = "_awaitscope_agent"
     loader = _frozen_importlib_external.ExtensionFileLoader(name, path)
-    return _imp.create_dynamic(_frozen_importlib.ModuleSpec(name, loader, origin=path))
+    try:
+        return _imp.create_dynamic(_frozen_importlib.ModuleSpec(name, loader, origin=path))
+    except ImportError as error:
+        raise _Reason(f"build_failed: {error}") from None
+
+
+def _started(cache, live, slots):
+    """Return the agent, recording: the one in C, or where it cannot be built the one in Python."""
+    build = _module("_awaitscope_build", _BUILD)
+    library_dirs = (os.path.dirname(os.path.abspath(os.__file__)), _HERE)
+    try:
+        agent = _load(build, cache)
+        agent.start(live, slots, library_dirs)
+    except _Reason as error:
+        code = str(error).partition(":")[0]
+        if code not in build.LIGHT:
+            raise
+        agent = _module("_awaitscope_light", os.path.join(_LIGHT, "__init__.py"), _LIGHT)
+        agent.start(live, slots, library_dirs, 1 + build.REASONS.index(code))
+    return agent
 
 
 def _report(handle, exc):
@@ -176,8 +201,7 @@ def _start():
         if not cache:
             raise _Reason("unsafe_cache: AWAITSCOPE_CACHE is not set")
         slots = int(os.environ.get("AWAITSCOPE_RING_SLOTS") or _SLOTS)
-        agent = _load(cache)
-        agent.start(live, slots, (os.path.dirname(os.path.abspath(os.__file__)), _HERE))
+        agent = _started(cache, live, slots)
     except Exception as error:
         _give_up(live, error)
         return

@@ -1,0 +1,51 @@
+"""The agent for interpreters that the one in C cannot be built for: the same records, in Python.
+
+It costs some 8 µs more for each step of a task. What it leaves out: the interpreter's layout (the
+GIL, lines inside a long step), who ran an executor's work and when. Runs inside the traced
+process, on CPython 3.9 and later; the same interface as the module in C.
+"""
+
+import sys
+
+from . import eager, hooks, tasks, texts, work
+from .ring import Unwritable, ring
+
+
+def start(live_dir, slots, library_dirs, why):
+    """Open the ring file; RuntimeError if that cannot be done.
+
+    Args:
+        live_dir: the folder for it.
+        slots: records of 64 bytes in it.
+        library_dirs: the folders of the standard library and of the bootstrap.
+        why: number of the reason why this is not the agent in C, see agent_ring.why.
+
+    """
+    texts.start(library_dirs)
+    try:
+        ring.start(live_dir, slots, why, texts.forget_sent)
+    except Unwritable as error:
+        raise RuntimeError(str(error)) from None
+
+
+def install(loop, handle, timer, task, _future, py_task, gather, _report):  # noqa: PLR0913, PLR0917
+    """Put the hooks into asyncio's classes."""
+    events = loop._call_soon.__globals__["events"]
+    tasks.install(task, py_task, gather)
+    hooks.install(events, loop, handle, timer)
+    if sys.version_info >= (3, 12):
+        hooks.replace(loop, "create_task", eager.hooked_create_task)
+    hooks.replace(
+        loop,
+        "run_in_executor",
+        lambda old: work.hooked_run_in_executor(old, hooks.run_serial),
+    )
+
+
+def install_uvloop(_loop):
+    """Leave uvloop alone: its handles cannot be hooked from Python."""
+
+
+def stop():
+    """Record nothing more."""
+    ring.stop()
