@@ -93,13 +93,13 @@ OURS = {
 
 
 @pytest.mark.parametrize("flags", [(), ("-X", "dev")])
-def test_a_program_sees_itself_as_ever(lab: Lab, flags: tuple[str, ...]) -> None:
+def test_a_program_sees_itself_as_ever(lab_in_c: Lab, flags: tuple[str, ...]) -> None:
     """Its modules, paths, signatures, texts, references and objects are as without us."""
-    lab.write("own/usercustomize.py", "")
-    own = {"PYTHONPATH": str(lab.folder / "own")}
-    plain = json.loads(lab.run(PROGRAM, *flags, traced=False, **own).stdout)
-    traced = json.loads(lab.run(PROGRAM, *flags, **own).stdout)
-    assert len(lab.rings()) == 1
+    lab_in_c.write("own/usercustomize.py", "")
+    own = {"PYTHONPATH": str(lab_in_c.folder / "own")}
+    plain = json.loads(lab_in_c.run(PROGRAM, *flags, traced=False, **own).stdout)
+    traced = json.loads(lab_in_c.run(PROGRAM, *flags, **own).stdout)
+    assert len(lab_in_c.rings()) == 1
     for what, names in OURS.items():
         for seen in (plain, traced):
             seen[what] = [name for name in seen[what] if not name.startswith(names)]

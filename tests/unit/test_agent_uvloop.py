@@ -94,7 +94,7 @@ uvloop.run(main())
 def own(tmp_path: Path, agent_cache: Path) -> Lab:
     """Return a lab for the Python that has uvloop."""
     assert agent.prebuild(sys.executable, agent_cache) is None
-    return Lab(sys.executable, tmp_path, agent_cache)
+    return Lab(sys.executable, tmp_path, agent_cache, light=False)
 
 
 def test_the_app_notices_nothing(own: Lab) -> None:
@@ -116,10 +116,10 @@ def test_tasks_have_steps_and_wakers(own: Lab) -> None:
     assert [s["waker_run"] for s in ring.of("step") if s is setter] == [timers[0]["run"]]
 
 
-def test_an_unknown_uvloop_ends_the_recording(lab: Lab) -> None:
+def test_an_unknown_uvloop_ends_the_recording(lab_in_c: Lab) -> None:
     """What is not as we know it is named, and the program runs as ever."""
-    lab.write("uvloop.py", "class Loop:\n    def call_soon(self):\n        return 'mine'\n")
-    done = lab.run("import asyncio, uvloop\nasyncio.run(asyncio.sleep(0))\nprint('fine')\n")
+    lab_in_c.write("uvloop.py", "class Loop:\n    def call_soon(self):\n        return 'mine'\n")
+    done = lab_in_c.run("import asyncio, uvloop\nasyncio.run(asyncio.sleep(0))\nprint('fine')\n")
     assert (done.stdout, done.stderr) == ("fine\n", "")
-    (reason,) = lab.reasons()
+    (reason,) = lab_in_c.reasons()
     assert reason.startswith("hooks_failed")
