@@ -144,7 +144,7 @@ def test_each_block_in_each_place(
     else:
         assert row["task_id"] is None
         assert row["kind"] == "callback"
-        assert (row["name"] is None) == (loop == "uvloop" and place == "data_received")
+        assert (row["name"] == "libuv") == (loop == "uvloop" and place == "data_received")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -185,7 +185,7 @@ def test_many_small_callbacks(blockers: Traced, loop: str, rows: list[Row], plac
     assert row["where"] in lines_of("time.sleep(0.005)")
     assert row["c_function"] == "time.sleep"
     native = loop == "uvloop" and place == "data_received"
-    assert row["ran"][0]["name"] == (None if native else MANY[place])
+    assert row["ran"][0]["name"] == ("libuv" if native else MANY[place])
     assert row["ran"][0]["count"] == 40
     assert row["runs"] >= 40
     assert row["cause"] in ("many_callbacks", "preempted", "throttled")

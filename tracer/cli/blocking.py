@@ -19,20 +19,22 @@ from tracer.cli.output import (
     output_options,
     table,
 )
-from tracer.correlate.words import LONG_HOLD_NS
+from tracer.correlate.words import LIBUV, LONG_HOLD_NS
 from tracer.report.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _ran(value: list[dict[str, Any]], chain: list[str]) -> str:
-    return ", ".join(f"{r['count']}x {r['name'] or _outermost(chain)}" for r in value[:2])
+def _who(row: dict[str, Any]) -> str:
+    """Return the task, the callback, or the callbacks that held the loop longest."""
+    ran = ", ".join(f"{r['count']}x {_called(r['name'], row['chain'])}" for r in row["ran"][:2])
+    return row["task_name"] or _called(row["name"], row["chain"]) or ran or ABSENT
 
 
-def _outermost(chain: list[str]) -> str:
-    """Return the function that a loop called from C code, if it was seen."""
-    return chain[-1].rpartition(" ")[2] if chain else ABSENT
+def _called(name: str | None, chain: list[str]) -> str | None:
+    """Return a callback's name; of one that libuv called the function, if it was seen."""
+    return chain[-1].rpartition(" ")[2] if name == LIBUV and chain else name
 
 
 _COLUMNS = (
@@ -94,17 +96,7 @@ def blocking(trace: Path | None, over_ms: float, output: Output) -> None:
         emit(rows, _COLUMNS, output, extra={"culprits": totals, "suffered_most": worst})
         return
     first = opened_trace.manifest["start_ns"]
-    shown = [
-        {
-            **row,
-            "at_ns": row["start_ns"] - first,
-            "who": row["task_name"]
-            or row["name"]
-            or _ran(row["ran"], row["chain"])
-            or _outermost(row["chain"]),
-        }
-        for row in rows
-    ]
+    shown = [{**row, "at_ns": row["start_ns"] - first, "who": _who(row)} for row in rows]
     click.echo(table(shown, _COLUMNS, output))
     if totals:
         click.echo("\n" + table(totals, _CULPRITS, output))

@@ -10,7 +10,7 @@ import numpy as np
 from tracer.correlate import gaps, lag, reasons
 from tracer.correlate.index import Bools, Index, Ints, distinct, ints, take
 from tracer.correlate.samples import lines_of
-from tracer.correlate.words import HELD_BY, MANY_CALLBACKS
+from tracer.correlate.words import HELD_BY, LIBUV, MANY_CALLBACKS
 
 if TYPE_CHECKING:
     from tracer.correlate.picture import Picture
@@ -54,7 +54,7 @@ def hold_rows(p: Picture) -> dict[str, Any]:
     task = p.tasks.find(np.maximum(agent, 0), take(step["task"], at_step, 0))
     kind = np.where(holds.run < 0, _ITERATION, np.where(at_step >= 0, _STEP, _CALLBACK))
     name = p.events.texts(np.maximum(agent, 0), take(p.events["callback"]["name_str"], at_back, 0))
-    name[(holds.run >= 0) & (at_step < 0) & (at_back < 0)] = "libuv"  # see native.py
+    name[(holds.run >= 0) & (at_step < 0) & (at_back < 0)] = LIBUV
     where, where_from = _places(p, at_step, task)
     seen = lines_of(p.events.folder, holds.tid, holds.start, holds.end)
     sampled = seen["samples"] > 0

@@ -23,6 +23,7 @@ HELD_BY = {
     "throttled_ns": "throttled",
 }
 MANY_CALLBACKS = "many_callbacks"
+LIBUV = "libuv"  # the name of what libuv called by itself, see native.py
 LONG_HOLD_NS = 50_000_000  # what holds a loop longer is worth a row, unless told otherwise
 KINDS = (
     "socket",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.correlate import reasons
 from tracer.correlate.lag import OFF_GIL
-from tracer.correlate.words import HELD_BY
+from tracer.correlate.words import HELD_BY, LIBUV
 from tracer.report.holders import holders
 from tracer.system.syscalls import name_of
 
@@ -131,12 +131,12 @@ def _contents(trace: Trace) -> dict[int, list[Row]]:
 
 
 def _with_native(hold: Row, ran: list[Row]) -> list[Row]:
-    """Add what libuv called by itself in an iteration: it has no name, but counts (native.py)."""
+    """Add what libuv called by itself in an iteration: that has no records, but counts."""
     more = hold["runs"] - sum(row["count"] for row in ran)
     if hold["kind"] != "iteration" or more <= 0:
         return ran
     rest_ns = max(hold["dur_ns"] - sum(row["dur_ns"] for row in ran), 0)
-    native = {"name": None, "count": more, "dur_ns": rest_ns}
+    native = {"name": LIBUV, "count": more, "dur_ns": rest_ns}
     return sorted([*ran, native], key=lambda row: -row["dur_ns"])
 
 
