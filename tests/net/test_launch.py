@@ -133,10 +133,14 @@ def test_without_its_start_hook_a_python_has_no_tasks_and_info_says_so(
     flag: str, tmp_path: Path
 ) -> None:
     """Flags that pass the start-up hook over are named; the traffic is recorded all the same."""
-    streams = str(APPS / "streams.py")
+    # -I leaves the program's own folder out of sys.path, too
+    streams = (
+        f"import runpy, sys; sys.path.insert(0, {str(APPS)!r});"
+        f" runpy.run_path({str(APPS / 'streams.py')!r}, run_name='__main__')"
+    )
     run = [str(COMMAND), "run", "-o", str(tmp_path / "t"), "--", "/usr/bin/python3"]
     done = subprocess.run(
-        [*run, flag, streams, "--tasks", "3"], capture_output=True, text=True, check=False
+        [*run, flag, "-c", streams, "--tasks", "3"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     trace = Traced(tmp_path / "t", json.loads(done.stdout.splitlines()[-1]))
