@@ -47,9 +47,12 @@ def with_native(events: Events, runs: Runs) -> Runs:
     rows = np.flatnonzero(begins & _of_ready(events))
     rows = rows[on_native(call["tid"][rows], call["ts_ns"][rows])]
     tid, begin = call["tid"][rows], call["ts_ns"][rows]
-    rows = rows[runs.containing(tid, begin) < 0]
-    tid, begin = call["tid"][rows], call["ts_ns"][rows]
     wait = events["epoll_wait"]
+    around = runs.containing(tid, begin)
+    polled = take(wait["ts_ns"], Index(wait["tid"], wait["ts_ns"]).before(tid, begin), 0)
+    # a run from before the loop's last wait is one that runs this loop (a fork inside a task)
+    rows = rows[(around < 0) | (take(runs.begin, around, 0) < polled)]
+    tid, begin = call["tid"][rows], call["ts_ns"][rows]
     end = np.full(len(rows), int(events.manifest["end_ns"]), np.int64)
     for group, when in ((tid, begin), (wait["tid"], wait["ts_ns"]), (runs.tid, runs.begin)):
         following = take(when, Index(group, when).after(tid, begin, strict=True))
