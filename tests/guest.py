@@ -129,8 +129,9 @@ class Runner:
             command, env = [*drop, *suite], self._env
         log = self._folder / f"{name}.log"
         with log.open("wb") as out:
+            # a shell's background job ignores SIGINT, for which some tests wait
             subprocess.run(
-                command,
+                ["env", "--default-signal=INT", *command],
                 cwd=self._folder,
                 env=env,
                 stdout=out,
