@@ -287,7 +287,11 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
     )
     # or after a task of wait_for's that such a callback woke
     wrapped = (link >= 0) & over & ~by_callback & _is_of(leaf, _WRAPPING)
-    wrapped &= runs.is_callback(behind) & (take(runs.wake, behind, 1) == 0)
+    by_reader = runs.is_callback(behind) & (take(runs.wake, behind, 1) == 0)
+    # whose first step found it there: the loop was asked for the socket during this very await
+    found_there = take(runs.waker, waker) == sus.run
+    found_there &= _asked_for(events, take(call["sock"], own, 0), sus)
+    wrapped &= by_reader | found_there
     may_read = (from_reader | wrapped) & (received < 0) & (accepted < 0)
     in_task = may_read & (own >= 0) & own_first
 
@@ -434,6 +438,15 @@ class _Chain:
         """Say where a signal handler's callback was scheduled: by the self-pipe's reader."""
         found: Bools = (link >= 0) & (self._pipes.before(root, when) >= 0)
         return found
+
+
+def _asked_for(events: Events, sock: Ints, sus: Suspensions) -> Bools:
+    """Say of each suspension whether an epoll began to watch a socket during it."""
+    ctl = events["epoll_ctl"]
+    began = np.flatnonzero((ctl["op"] == EPOLL_CTL_ADD) & (ctl["ret"] == 0) & (ctl["sock"] > 0))
+    index = Index(ctl["sock"][began], ctl["ts_ns"][began])
+    last = take(began, index.before(sock, sus.resume))
+    return np.asarray((sock > 0) & (take(ctl["ts_ns"], last, -1) >= sus.begin))
 
 
 def _is_of(kind: Ints, names: tuple[str, ...]) -> Bools:
