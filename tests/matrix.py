@@ -111,6 +111,9 @@ def cell(command: list[str], trace: Path) -> dict[str, Any]:
     run = [str(COMMAND), "run", "--force", "-o", str(trace), "--", *command]
     done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
+        plain = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        if plain.returncode:
+            return {"note": f"ends with {plain.returncode} without awaitscope, too"}
         last = (done.stderr.strip().splitlines() or ["?"])[-1]
         return {"note": f"ended with {done.returncode}: {last[:60]}", "failed": True}
     traced = Traced(trace, json.loads(done.stdout.splitlines()[-1]))
