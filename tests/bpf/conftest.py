@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tracing import traced
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["traced"]
 
 
 def _module(name: str) -> Any:

@@ -14,15 +14,11 @@ import pytest
 
 from tracer.system.syscalls import name_of
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from tracing import traced
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tracing import Traced, Tracings
 
-__all__ = ["traced"]
 pytestmark = pytest.mark.bpf
 HERE = Path(__file__).parent
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-from tracing import traced
-
 if TYPE_CHECKING:
     from tracing import Traced, Tracings
 
-__all__ = ["traced"]
 pytestmark = pytest.mark.bpf
 HERE = Path(__file__).parent
 
