@@ -181,9 +181,9 @@ class Sampler:
             number = Path(f"/proc/{tgid}/task/{tid}/syscall").read_text().split()[0]
         except (OSError, IndexError):
             return False
-        if number.isdigit() and int(number) in POLLS:
-            return self._polled_ns(tid, tgid) > 0
-        return not (number.isdigit() and int(number) in WAITS)
+        if not number.isdigit():  # running
+            return True
+        return self._polled_ns(tid, tgid) > 0 if int(number) in POLLS else int(number) not in WAITS
 
     def _sample(self, one: _Watched, place: int, *, keep: bool = True) -> dict[str, Any] | None:
         """Sample a thread, and write it down if it is to be kept."""
