@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.correlate import gaps, lag, reasons
+from tracer.correlate.events import CANCEL, FAILED, THROWN
 from tracer.correlate.index import Ints, distinct, ints, sum_by, take
 from tracer.correlate.legs import UNKNOWN
 from tracer.correlate.sockets import is_pipe
@@ -20,10 +21,7 @@ from tracer.correlate.wakes import (
     BY_THREAD,
     BY_TIMER,
     BY_WRITE,
-    CANCEL,
-    FAILED,
     SOCKET,
-    THROWN,
 )
 from tracer.correlate.words import KINDS, LAG, STAGES
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tracer.store.layout import TraceFolder
 
 _NARROW = np.iinfo(np.int32)
-EAGER = 4  # RUN_EAGER, record.h
+# record.h: RUN_*
+TIMER, THROWN, EAGER, CANCEL, FAILED, FROM_THREAD = 1, 2, 4, 8, 16, 32
 
 
 class Table:

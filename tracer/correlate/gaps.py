@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.correlate.events import CANCEL
 from tracer.correlate.index import Bools, Index, Ints, distinct, previous_in_group, take
 from tracer.correlate.sockets import is_pipe
 from tracer.correlate.tasks import HOW_FUTURE, HOW_YIELD
@@ -164,9 +165,7 @@ def wakes_of_lost(
     index = Index(calls.run[recvs], events["syscall"]["ts_ns"][recvs])
     through = waker[lost]
     # what a task woke waited for that task, or through it for a receive: that cannot be told
-    by_callback = runs.is_callback(through) & (
-        step["flags"][lost] & load_header().constants["RUN_CANCEL_REQUEST"] == 0
-    )
+    by_callback = runs.is_callback(through) & (step["flags"][lost] & CANCEL == 0)
     direct = index.before(through, step["wake_ns"][lost])
     own = index.after(runs.of_step[lost], step["ts_ns"][lost])
     found = np.where(direct < 0, np.where(take(runs.wake, through, 1) == 0, own, -1), direct)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 
-from tracer.correlate.events import Runs
+from tracer.correlate.events import TIMER, Runs
 from tracer.correlate.index import Bools, Index, Ints, lean, previous_in_group, take
 from tracer.system import syscalls
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _EAGAIN = -11
 _MOST_FDS = 76  # that a row of epoll_wait has
-TIMER = 1  # RUN_TIMER, record.h
 _BEGINNING = [*syscalls.RECVS, *(syscalls.NUMBER[n] for n in ("accept", "accept4", "getsockopt"))]
 
 
@@ -49,13 +48,18 @@ def with_native(events: Events, runs: Runs) -> Runs:
     tid, begin = call["tid"][rows], call["ts_ns"][rows]
     wait = events["epoll_wait"]
     around = runs.containing(tid, begin)
-    polled = take(wait["ts_ns"], Index(wait["tid"], wait["ts_ns"]).before(tid, begin), 0)
+    waits = Index(wait["tid"], wait["ts_ns"])
+    polled = take(wait["ts_ns"], waits.before(tid, begin), 0)
     # a run from before the loop's last wait is one that runs this loop (a fork inside a task)
     rows = rows[(around < 0) | (take(runs.begin, around, 0) < polled)]
     tid, begin = call["tid"][rows], call["ts_ns"][rows]
     end = np.full(len(rows), int(events.manifest["end_ns"]), np.int64)
-    for group, when in ((tid, begin), (wait["tid"], wait["ts_ns"]), (runs.tid, runs.begin)):
-        following = take(when, Index(group, when).after(tid, begin, strict=True))
+    for index, when in (
+        (Index(tid, begin), begin),
+        (waits, wait["ts_ns"]),
+        (Index(runs.tid, runs.begin), runs.begin),
+    ):
+        following = take(when, index.after(tid, begin, strict=True))
         end = np.where(following >= 0, np.minimum(end, following), end)
     end = np.maximum(end - 1, begin)  # the following one begins then
     told = _woken_by_nobody(events, runs)

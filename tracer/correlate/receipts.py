@@ -113,7 +113,7 @@ def receipts_of(
     shared[by_recv] = served[at]
 
     # receives after the last one that woke somebody on their socket, or before anybody's question
-    claimed = _claimed(sock, woke)
+    claimed = _next_woken(sock, woke) < len(sock)
     rest = np.concatenate([order[~claimed], spare])
     of_run = Keys(sus.run)
     own = of_run.find(calls.run[rest])
@@ -189,10 +189,8 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     sock, ts = call["sock"][order], call["ts_ns"][order]
     by_recv = np.flatnonzero(wakes.receive >= 0)
     at = Keys(order).find(wakes.receive[by_recv])
-    since, group = np.full(n + 1, _NEVER), np.full(n + 1, -1, np.int64)
-    np.minimum.at(since, at, sus.begin[by_recv])
+    since, group = _since(woke, at, sus.begin[by_recv]), np.full(n + 1, -1, np.int64)
     group[at] = sus.group[by_recv]
-    since[:n][woke & (since[:n] == _NEVER)] = 0  # the record of its wait was lost
     after = _next_woken(sock, woke)
     asker = np.where(last >= 0, Keys(sus.run).find(take(calls.run, last)), -1)
     going_on = (take(sus.begin, asker, _NEVER) <= ts) & (take(sus.resume, asker) > ts)
@@ -235,10 +233,7 @@ def _early(
     by_recv = np.flatnonzero(wakes.receive >= 0)
     received = wakes.receive[by_recv]
     at = Keys(order).find(received)
-    since = np.full(n + 1, _NEVER)
-    first = np.searchsorted(sus.group, sus.group[by_recv])
-    np.minimum.at(since, at, sus.begin[first])
-    since[:n][woke & (since[:n] == _NEVER)] = 0  # the record of its wait was lost
+    since = _since(woke, at, sus.row_begin[by_recv])
     after = _next_woken(sock, woke)
     early = (after < n) & ~woke & (since[after] > ts)
     places = np.flatnonzero(early)
@@ -251,25 +246,27 @@ def _early(
     return early, ready
 
 
+def _since(woke: Bools, at: Ints, begin: Ints) -> Ints:
+    """Return since when somebody waited for each receive; with a place more, for none.
+
+    Args:
+        woke: which receives woke somebody.
+        at: the receive of each wait that one ended.
+        begin: when that wait began.
+
+    """
+    since = np.full(len(woke) + 1, _NEVER)
+    np.minimum.at(since, at, begin)
+    since[:-1][woke & (since[:-1] == _NEVER)] = 0  # the record of its wait was lost
+    return since
+
+
 def _next_woken(sock: Ints, woke: Bools) -> Ints:
     """Return the place of the next receive (sorted by socket, time) that woke, len(sock): none."""
     n = len(sock)
     places = np.where(woke, np.arange(n), n)
     after = np.minimum.accumulate(places[::-1])[::-1] if n else places
     return np.where(take(sock, np.where(after < n, after, -1)) == sock, after, n)
-
-
-def _claimed(sock: Ints, woke: Bools) -> Bools:
-    """Say for each receive (sorted by socket, time) whether it or a later one woke somebody."""
-    if not len(sock):
-        return np.zeros(0, bool)
-    ends = np.flatnonzero(np.append(sock[1:] != sock[:-1], True))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    places = np.where(woke, np.arange(len(sock)), -1)
-    best = np.maximum.reduceat(places, starts)
-    last_woken = np.repeat(best, ends - starts + 1)
-    claimed: Bools = np.arange(len(sock)) <= last_woken
-    return claimed
 
 
 def _callback_send_owner(

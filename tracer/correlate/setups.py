@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracer.correlate.events import CANCEL, FAILED, THROWN
 from tracer.correlate.gaps import touched
 from tracer.correlate.index import Index, Ints, Keys, ints, sum_by, take
 from tracer.correlate.tasks import HOW_YIELD
-from tracer.correlate.wakes import BY_CANCEL, BY_TASK, CANCEL, FAILED, THROWN
+from tracer.correlate.wakes import BY_CANCEL, BY_TASK
 from tracer.system.syscalls import NUMBER
 
 if TYPE_CHECKING:
@@ -157,7 +158,6 @@ def _with_waiting(p: Picture, columns: _Columns) -> _Columns:
     """Return the columns with those of each task for the await of a task that waited for it."""
     sus, step, made_by = p.sus, p.events["step"], _makers(p)
     children = sum_by(made_by, np.ones(len(made_by), np.int64), sus.groups)
-    begin = sus.begin[np.searchsorted(sus.group, sus.group)]
     waiting = np.flatnonzero(np.isin(p.wakes.by, (BY_TASK, BY_CANCEL)))
     last = take(p.runs.step, p.wakes.root[waiting])
     task, group = p.tasks.find(step["agent"][last], step["task"][last]), sus.group[waiting]
@@ -165,7 +165,7 @@ def _with_waiting(p: Picture, columns: _Columns) -> _Columns:
     name = take(p.events["callback"]["name_str"], take(p.runs.callback, through), 0)
     several = p.events.passing(sus.agent[waiting], name, _is_of_several)
     # the record of another one's birth may be among what was lost
-    only = (children[group] == 1) & ~touched(p.events, begin[waiting], sus.resume[waiting])
+    only = (children[group] == 1) & ~touched(p.events, sus.row_begin[waiting], sus.resume[waiting])
     alone = (take(step["how"], last, 0) > HOW_YIELD) & (~several | only)
     # anyio cancels who waits in a group, in the last step of the group's task
     alone &= (p.wakes.by[waiting] == BY_TASK) | (take(made_by, p.tasks.row[task]) == group)
@@ -175,7 +175,7 @@ def _with_waiting(p: Picture, columns: _Columns) -> _Columns:
     every = [columns]
     for _ in range(_MOST_TASKS):
         above = waits_for[sus.task[every[-1]["sus"]]]
-        inside = (above >= 0) & (take(begin, above) <= every[-1]["start_ns"])
+        inside = (above >= 0) & (take(sus.row_begin, above) <= every[-1]["start_ns"])
         if not inside.any():
             break
         every.append({n: v[inside] for n, v in every[-1].items()} | {"sus": above[inside]})

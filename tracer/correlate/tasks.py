@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,6 +75,11 @@ class Suspensions:
     group: Ints
     count: int
     groups: int
+
+    @cached_property
+    def row_begin(self) -> Ints:
+        """Return when the await of each suspension began, ns."""
+        return self.begin[np.searchsorted(self.group, self.group)]
 
     def of_rows(self, rows: Ints) -> Suspensions:
         """Return some suspensions, with all of an await together, their awaits numbered anew."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.correlate.events import CANCEL, FROM_THREAD, TIMER
 from tracer.correlate.gaps import touched, wakes_of_lost
 from tracer.correlate.index import (
     Bools,
@@ -39,7 +40,6 @@ from tracer.system import syscalls
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
 
-TIMER, THROWN, CANCEL, FAILED, FROM_THREAD = 1, 2, 8, 16, 32
 EPOLL_CTL_ADD = 1
 EINPROGRESS = -115
 
