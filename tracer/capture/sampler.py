@@ -117,7 +117,7 @@ class Sampler:
             ]
             for one in watched:
                 for place in self._stuck(one):
-                    self._sample(one, place)
+                    self._sample_stuck(one, place)
             still_open += [key for one in watched for key in self._crowded(one)]
             if self._watch:
                 self._watch.settle(still_open)
@@ -172,6 +172,12 @@ class Sampler:
         one.head = head
         return sorted(before & one.busy) if quiet else []
 
+    def _sample_stuck(self, one: _Watched, place: int) -> None:
+        """Sample a thread that is stuck, unless it waits by now: then it was seen on its way."""
+        sample = self._sample(one, place, keep=False)
+        if sample and self._is_busy(one.tgid, one.ring.open_at(place).tid):
+            self._write(sample)
+
     def _is_busy(self, tgid: int, tid: int) -> bool:
         """Say whether a thread does something else than wait in its loop's call.
 
@@ -190,9 +196,12 @@ class Sampler:
         interpreter = self._interpreter(one)
         sample = sample_of(one.ring, interpreter, place) if interpreter else None
         if sample and keep:
-            with suppress(OSError):  # the disk is full: the session finds out by itself
-                os.write(self._fd, json.dumps(sample).encode() + b"\n")
+            self._write(sample)
         return sample
+
+    def _write(self, sample: dict[str, Any]) -> None:
+        with suppress(OSError):  # the disk is full: the session finds out by itself
+            os.write(self._fd, json.dumps(sample).encode() + b"\n")
 
     def _interpreter(self, one: _Watched) -> Interpreter | None:
         """Return who reads a process's frames, None if they cannot be read."""
