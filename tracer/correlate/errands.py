@@ -19,9 +19,10 @@ from tracer.correlate.tasks import HOW_YIELD
 from tracer.correlate.wakes import BY_RECV, BY_TASK
 
 if TYPE_CHECKING:
+    from tracer.correlate.calls import Calls
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.tasks import Suspensions, Tasks
-    from tracer.correlate.wakes import Calls, Wakes
+    from tracer.correlate.wakes import Wakes
 
 
 def with_errands(  # noqa: PLR0913, PLR0917 (what the passes before it made)

@@ -14,11 +14,12 @@ from tracer.correlate.tasks import HOW_FUTURE, HOW_YIELD
 from tracer.events.header import load as load_header
 
 if TYPE_CHECKING:
+    from tracer.correlate.calls import Calls
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.picture import Picture
     from tracer.correlate.sockets import Socket
     from tracer.correlate.tasks import Suspensions, Tasks
-    from tracer.correlate.wakes import Calls, Wakes
+    from tracer.correlate.wakes import Wakes
 
 _NEVER = np.iinfo(np.int64).max
 

@@ -12,8 +12,8 @@ from tracer.correlate.waits import Waits
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
+    from tracer.correlate.calls import Calls
     from tracer.correlate.events import Events, Runs
-    from tracer.correlate.wakes import Calls
 
 # include/net/tcp_states.h
 ESTABLISHED, CLOSE_WAIT = 1, 8

@@ -10,6 +10,7 @@ socket had left in libuv's buffer. (uvloop/handles/*.pyx, libuv's src/unix/strea
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -22,7 +23,6 @@ from tracer.system import syscalls
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
 
-_EAGAIN = -11
 _MOST_FDS = 76  # that a row of epoll_wait has
 _BEGINNING = [*syscalls.RECVS, *(syscalls.NUMBER[n] for n in ("accept", "accept4", "getsockopt"))]
 
@@ -96,7 +96,7 @@ def _flushes(events: Events) -> Bools:
     order = rows[np.lexsort((call["ts_ns"][rows], call["sock"][rows]))]
     before = take(order, previous_in_group(call["sock"][order]))
     flushes = np.zeros(len(call), bool)
-    flushes[order] = take(call["ret"], before, 0) == _EAGAIN
+    flushes[order] = take(call["ret"], before, 0) == -errno.EAGAIN
     return flushes
 
 

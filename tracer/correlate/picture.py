@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracer.correlate.calls import calls_of
 from tracer.correlate.errands import with_errands
 from tracer.correlate.events import runs_of
 from tracer.correlate.gaps import woke_unknown
@@ -17,15 +18,16 @@ from tracer.correlate.native import with_native
 from tracer.correlate.receipts import receipts_of
 from tracer.correlate.sockets import Streams, sockets_of
 from tracer.correlate.tasks import Tasks, suspensions_of
-from tracer.correlate.wakes import calls_of, wakes_of
+from tracer.correlate.wakes import wakes_of
 
 if TYPE_CHECKING:
+    from tracer.correlate.calls import Calls
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.index import Ints
     from tracer.correlate.receipts import Receipts
     from tracer.correlate.sockets import Socket
     from tracer.correlate.tasks import Suspensions
-    from tracer.correlate.wakes import Calls, Wakes
+    from tracer.correlate.wakes import Wakes
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from tracer.correlate.index import (
     take,
 )
 from tracer.correlate.sockets import is_pipe
-from tracer.correlate.wakes import BY_RECV, BY_WRITE, Calls, Wakes
+from tracer.correlate.wakes import BY_RECV, BY_WRITE, Wakes
 
 if TYPE_CHECKING:
+    from tracer.correlate.calls import Calls
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.tasks import Suspensions
 

@@ -20,6 +20,7 @@ not where it waited for all of several (gather, groups, asyncio.wait).
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 # include/net/tcp_states.h
 _ESTABLISHED, _SYN_SENT = 1, 2
-_EINPROGRESS = -115
 _MADE = "SSLProtocol.connection_made"
 _PARKED_IN = ("_create_connection_transport", "start_tls", "_accept_connection2")
 _IDS = ("work_id", "callback_id", "call_id", "last_call_id", "state_id")
@@ -107,10 +107,10 @@ def _connected(p: Picture) -> _Columns:
     sent = Index(np.where(state["oldstate"] == _SYN_SENT, state["sock"], -1), state["ts_ns"])
     left = sent.after(call["sock"][rows], begin)
     end = np.where(left >= 0, take(state["ts_ns"], left), begin + call["dur_ns"][rows])
-    end[(left < 0) & (ret == _EINPROGRESS)] = -1
+    end[(left < 0) & (ret == -errno.EINPROGRESS)] = -1
     outcome = _outcomes(p, at)
     outcome[(left >= 0) & (outcome == _RESULT)] = _EXCEPTION
-    outcome[(ret < 0) & (ret != _EINPROGRESS)] = _EXCEPTION
+    outcome[(ret < 0) & (ret != -errno.EINPROGRESS)] = _EXCEPTION
     outcome[(ret == 0) | (take(state["newstate"], left) == _ESTABLISHED)] = _RESULT
     return _part(p, "connect", at, begin, end, outcome=outcome, call_id=rows, state_id=left)
 

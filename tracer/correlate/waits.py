@@ -17,9 +17,9 @@ from tracer.correlate.index import Index, distinct, ints, lean, take
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
+    from tracer.correlate.calls import Calls
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.index import Ints
-    from tracer.correlate.wakes import Calls
 
 
 class Waits:
