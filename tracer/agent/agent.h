@@ -218,12 +218,30 @@ PyObject *soon(PyObject *old, PyObject *loop, PyObject *const *args);
 /* ---- threadsafe.c ---- */
 void threadsafe_install(void);
 
+/* ---- ready.c ---- */
+
+/* What this thread's uvloop is doing. */
+struct now_running {
+	PyObject *loop;   /* that runs on this thread, borrowed */
+	PyObject *handle; /* taken from the ready queue, unless its callback is one of ours */
+	PyObject *name;   /* of a handle of uvloop's own, if its run is recorded */
+	u64 taken_ns;
+	struct run run;
+	bool scheduling;  /* one of our methods is putting a handle on the ready queue */
+};
+
+extern __thread struct now_running now_running;
+
+int ready_start(void);
+void ready_replace(PyObject *loop, PyTypeObject *type);
+void native_begin(void);
+void native_end(void);
+
 /* ---- uvloop.c ---- */
 enum loop_kind { ASYNCIO, UVLOOP, LOOP_KINDS };
 
 int uvloop_install(PyObject *type);
 enum loop_kind loop_kind(PyObject *loop);
-void native_begin(void);
 void uvloop_pipe(PyObject *loop, s32 *fd, s32 *wfd);
 PyObject *uvloop_executor(PyObject *loop);
 
