@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 ) = range(11)
 # callbacks of callbacks and cancelled tasks of cancelled tasks that are followed to a cause
 _MAX_LINKS = 32
+_NEVER = np.iinfo(np.int64).max
 
 # aiohttp's pool: a connection that another task's receive has set free, not an answer
 _POOL = "_wait_for_available_connection"
@@ -138,96 +139,149 @@ class Wakes:
         return np.asarray(self.receive >= 0)
 
 
-def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
-    events: Events, runs: Runs, calls: Calls, sus: Suspensions, tasks: Tasks
-) -> Wakes:
-    """Find the evidence for the end of every suspension."""
-    call, step = events["syscall"], events["step"]
-    leaf_ids = take(step["leaf_str"], sus.step, 0)
-    leaf = events.numbers(sus.agent, leaf_ids, lambda text: KINDS.index(leaf_kind(text)))
-    leaf[(leaf_ids > 0) & (events.known(sus.agent, leaf_ids) < 0)] = KINDS.index("unknown")
-    recvs, sends = calls.recvs, calls.sends
-    chain = _Chain(events, runs, calls)
-    waker, wake, link = chain.root(sus)
-    over = _over(events, runs, waker)
-    generic = _is_of(leaf, GENERIC) & (sus.how == HOW_FUTURE)
-    # a step in between may be lost: then the task waited for something else in the end
-    generic &= ~touched(events, sus.parked, sus.resume, ("agent_gap",))
-    # a reader task's future, awaited through wait_for, shield or gather; not the task itself
-    generic = np.where(link >= 0, ~over & (generic | _is_of(leaf, _WRAPPING)), generic)
-    recv_index = chain.recvs
-    send_index = Index(calls.run[sends], call["ts_ns"][sends])
+class _Search:
+    """Looks for what ended each suspension, one way after the other.
 
-    def last_in(index: Index, rows: Ints, run: Ints, when: Ints) -> Ints:
-        return np.where(run >= 0, take(rows, index.before(run, when)), -1)
+    `waker`, `wake`, `link` see _Chain.root; `behind` is the run behind a waker that was woken
+    itself (a reader task), `behind_ns` when that acted. Rows are those of `syscall`, -1 for none.
+    """
 
-    by_callback = runs.is_callback(waker)
-    direct = last_in(recv_index, recvs, waker, wake)
-    direct = np.where(by_callback | generic, direct, -1)
-    behind, behind_ns, _ = chain.follow(
-        take(runs.waker, waker), take(runs.wake, waker), np.zeros(sus.count, bool)
-    )
-    hopped = last_in(recv_index, recvs, behind, behind_ns)
-    reader = generic & ~by_callback & (waker >= 0) & (direct < 0)
-    hop = reader & (hopped >= 0) & runs.is_callback(behind)
-    received = np.where(hop, hopped, direct)
-    # a task that awaits a lock or a queue waits for its owner, whoever woke that one
-    primitive = ~generic & _is_of(leaf, ("lock", "event", "queue"))
-    pooled = events.passing(sus.agent, leaf_ids, lambda text: _POOL in text)
-    received = np.where((primitive & ~by_callback) | pooled, -1, received)
-    flags_w = take(runs.flags, waker, 0)
-    from_reader = by_callback & (take(runs.wake, waker, 1) == 0)
-    written = np.where(from_reader, last_in(send_index, sends, waker, wake), -1)
-
-    is_connect = call["nr"] == syscalls.NUMBER["connect"]
-    connects = np.flatnonzero(is_connect & (call["sock"] > 0) & (call["ret"] == -errno.EINPROGRESS))
-    connected = np.where(
-        from_reader,
-        take(
-            connects,
-            Index(calls.run[connects], call["ts_ns"][connects]).before(sus.run, sus.parked),
-        ),
-        -1,
-    )
-    accepts = np.flatnonzero(
-        np.isin(call["nr"], [syscalls.NUMBER["accept"], syscalls.NUMBER["accept4"]])
-        & (call["ret"] >= 0)
-    )
-    accepted = np.where(
-        by_callback,
-        last_in(Index(calls.run[accepts], call["ts_ns"][accepts]), accepts, waker, wake),
-        -1,
-    )
-    # the task reads by itself, first thing after a callback that read nothing woke it
-    own = take(recvs, recv_index.after(sus.next_run, sus.resume))
-    own_sends = take(sends, send_index.after(sus.next_run, sus.resume))
-    own_first = (own_sends < 0) | (
-        take(call["ts_ns"], own) < take(call["ts_ns"], own_sends, 1 << 62)
-    )
-    # or after a task of wait_for's that such a callback woke
-    wrapped = (link >= 0) & over & ~by_callback & _is_of(leaf, _WRAPPING)
-    by_reader = runs.is_callback(behind) & (take(runs.wake, behind, 1) == 0)
-    # whose first step found it there: the loop was asked for the socket during this very await
-    found_there = take(runs.waker, waker) == sus.run
-    found_there &= _asked_for(events, take(call["sock"], own, 0), sus)
-    wrapped &= by_reader | found_there
-    may_read = (from_reader | wrapped) & (received < 0) & (accepted < 0)
-    in_task = may_read & (own >= 0) & own_first
-
-    # what came before the question is no answer to it; a child's output is told of after its read
-    received, written = (
-        np.where(
-            (take(call["ts_ns"], rows) < sus.begin) & ~is_pipe(take(call["sock"], rows, 0)),
-            -1,
-            rows,
+    def __init__(self, events: Events, runs: Runs, calls: Calls, sus: Suspensions) -> None:
+        self.events, self.runs, self.calls, self.sus = events, runs, calls, sus
+        call, step = events["syscall"], events["step"]
+        self.leaf_ids = take(step["leaf_str"], sus.step, 0)
+        self.leaf = events.numbers(
+            sus.agent, self.leaf_ids, lambda text: KINDS.index(leaf_kind(text))
         )
-        for rows in (received, written)
-    )
-    # a later call that is the true one may be among what was lost up to the wake
-    received, accepted, written, connected = (
-        np.where(touched(events, take(call["ts_ns"], rows, 0), wake), -1, rows)
-        for rows in (received, accepted, written, connected)
-    )
+        nameless = (self.leaf_ids > 0) & (events.known(sus.agent, self.leaf_ids) < 0)
+        self.leaf[nameless] = KINDS.index("unknown")
+        self.recvs = Index(calls.run[calls.recvs], call["ts_ns"][calls.recvs])
+        self.sends = Index(calls.run[calls.sends], call["ts_ns"][calls.sends])
+        self.chain = _Chain(events, runs, calls, self.recvs)
+        self.waker, self.wake, self.link = self.chain.root(sus)
+        self.over = _over(events, runs, self.waker)
+        self.by_callback = runs.is_callback(self.waker)
+        self.from_reader = self.by_callback & (take(runs.wake, self.waker, 1) == 0)
+        self.behind, self.behind_ns, _ = self.chain.follow(
+            take(runs.waker, self.waker), take(runs.wake, self.waker), np.zeros(sus.count, bool)
+        )
+
+    def received(self) -> tuple[Ints, Bools]:
+        """Return the receives, and where one was found behind a reader task."""
+        generic, received_in = self._generic(), self.last_received_in
+        direct = np.where(self.by_callback | generic, received_in(self.waker, self.wake), -1)
+        hopped = received_in(self.behind, self.behind_ns)
+        hop = generic & ~self.by_callback & (self.waker >= 0) & (direct < 0) & (hopped >= 0)
+        hop &= self.runs.is_callback(self.behind)
+        # a task that awaits a lock or a queue waits for its owner, whoever woke that one
+        primitive = ~generic & _is_of(self.leaf, ("lock", "event", "queue"))
+        pooled = self.events.passing(self.sus.agent, self.leaf_ids, lambda text: _POOL in text)
+        others = (primitive & ~self.by_callback) | pooled
+        return np.where(others, -1, np.where(hop, hopped, direct)), hop
+
+    def _generic(self) -> Bools:
+        """Say where the task awaited a future that may be anything's: a receive's, too."""
+        sus = self.sus
+        generic = _is_of(self.leaf, GENERIC) & (sus.how == HOW_FUTURE)
+        # a step in between may be lost: then the task waited for something else in the end
+        generic &= ~touched(self.events, sus.parked, sus.resume, ("agent_gap",))
+        # a reader task's future, awaited through wait_for, shield or gather; not the task itself
+        through = ~self.over & (generic | _is_of(self.leaf, _WRAPPING))
+        return np.asarray(np.where(self.link >= 0, through, generic))
+
+    def written(self) -> Ints:
+        """Return the sends of a writer's callback."""
+        sends, at = self.calls.sends, self.sends.before(self.waker, self.wake)
+        return np.where(self.from_reader, take(sends, at), -1)
+
+    def connected(self) -> Ints:
+        """Return the task's own connect calls whose end a callback told."""
+        call = self.events["syscall"]
+        rows = np.flatnonzero(
+            (call["nr"] == syscalls.NUMBER["connect"])
+            & (call["sock"] > 0)
+            & (call["ret"] == -errno.EINPROGRESS)
+        )
+        at = Index(self.calls.run[rows], call["ts_ns"][rows]).before(self.sus.run, self.sus.parked)
+        return np.where(self.from_reader, take(rows, at), -1)
+
+    def accepted(self) -> Ints:
+        """Return the accepts of a callback."""
+        call = self.events["syscall"]
+        accepts = [syscalls.NUMBER[name] for name in ("accept", "accept4")]
+        rows = np.flatnonzero(np.isin(call["nr"], accepts) & (call["ret"] >= 0))
+        at = Index(self.calls.run[rows], call["ts_ns"][rows]).before(self.waker, self.wake)
+        return np.where(self.by_callback, take(rows, at), -1)
+
+    def read_by_task(self) -> tuple[Ints, Bools, Bools]:
+        """Return what the task reads first thing by itself, woken by a callback that read nothing.
+
+        Returns the receives, where it may be so (the receive may be lacking: -1), and where that
+        callback woke a task of wait_for's instead.
+        """
+        call, sus = self.events["syscall"], self.sus
+        own = take(self.calls.recvs, self.recvs.after(sus.next_run, sus.resume))
+        sends = take(self.calls.sends, self.sends.after(sus.next_run, sus.resume))
+        first = take(call["ts_ns"], own) < take(call["ts_ns"], sends, _NEVER)
+        wrapped = (self.link >= 0) & self.over & ~self.by_callback & _is_of(self.leaf, _WRAPPING)
+        by_reader = self.runs.is_callback(self.behind)
+        by_reader &= take(self.runs.wake, self.behind, 1) == 0
+        # whose first step found it there: the loop was asked for the socket during this very await
+        found_there = take(self.runs.waker, self.waker) == sus.run
+        found_there &= _asked_for(self.events, take(call["sock"], own, 0), sus)
+        wrapped &= by_reader | found_there
+        return np.where(first, own, -1), self.from_reader | wrapped, wrapped
+
+    def told_at_end(self) -> tuple[Ints, Ints]:
+        """Return the suspensions that a cancellation ended, and each one's receive before it."""
+        sus, call = self.sus, self.events["syscall"]
+        ended = np.flatnonzero(sus.next_flags & CANCEL != 0)
+        run, when, _ = self.chain.follow(
+            sus.waker[ended], sus.wake[ended], np.zeros(len(ended), bool)
+        )
+        told = np.where(self.runs.is_callback(run), self.last_received_in(run, when), -1)
+        told[touched(self.events, take(call["ts_ns"], told, 0), sus.wake[ended])] = -1
+        return ended, told
+
+    def last_received_in(self, run: Ints, when: Ints) -> Ints:
+        """Return the last receive in each run (-1: none) before a time."""
+        at = self.recvs.before(run, when)
+        return np.where(run >= 0, take(self.calls.recvs, at), -1)
+
+    def in_time(self, rows: Ints) -> Ints:
+        """Leave out what came before the question: it is no answer to it.
+
+        A child's output is told of after its read.
+        """
+        call = self.events["syscall"]
+        early = take(call["ts_ns"], rows) < self.sus.begin
+        return np.where(early & ~is_pipe(take(call["sock"], rows, 0)), -1, rows)
+
+    def sure(self, rows: Ints) -> Ints:
+        """Leave out where a later call that is the true one may be among what was lost."""
+        since = take(self.events["syscall"]["ts_ns"], rows, 0)
+        return np.where(touched(self.events, since, self.wake), -1, rows)
+
+
+def wakes_of(events: Events, runs: Runs, calls: Calls, sus: Suspensions, tasks: Tasks) -> Wakes:
+    """Find the evidence for the end of every suspension."""
+    call = events["syscall"]
+    look = _Search(events, runs, calls, sus)
+    received, hop = look.received()
+    accepted = look.accepted()
+    own, may_read, wrapped = look.read_by_task()
+    may_read &= (received < 0) & (accepted < 0)
+    in_task = may_read & (own >= 0)
+    received = look.sure(look.in_time(received))
+    written = look.sure(look.in_time(look.written()))
+    accepted, connected = look.sure(accepted), look.sure(look.connected())
+    work = _told_work(events, runs, look.waker)
+    flags = take(runs.flags, look.waker, 0)
+    by_timer = flags & TIMER != 0
+    by_thread = (look.by_callback & (flags & FROM_THREAD != 0)) | (work >= 0)
+    ended, told = look.told_at_end()
+    cancelled = sus.next_flags & CANCEL != 0
+
     by = np.full(sus.count, BY_CALLBACK, np.int64)
     chosen = np.full(sus.count, -1, np.int64)
 
@@ -236,51 +290,39 @@ def wakes_of(  # noqa: PLR0915 (one table of rules, read from top to bottom)
         if rows is not None:
             chosen[mask] = rows[mask]
 
-    choose((waker >= 0) & ~by_callback, BY_TASK)
-    work = _told_work(events, runs, waker)
-    choose((by_callback & (flags_w & FROM_THREAD != 0)) | (work >= 0), BY_THREAD)
-    choose(by_callback & (flags_w & TIMER != 0), BY_TIMER)
+    # the last that fits
+    choose((look.waker >= 0) & ~look.by_callback, BY_TASK)
+    choose(by_thread, BY_THREAD)
+    choose(look.by_callback & by_timer, BY_TIMER)
     choose((connected >= 0) & (received < 0), BY_CONNECT, connected)
     choose((written >= 0) & (received < 0), BY_WRITE, written)
     choose(accepted >= 0, BY_ACCEPT, accepted)
     choose(in_task, BY_RECV, own)
     choose(received >= 0, BY_RECV, received)
     receive = np.where(by == BY_RECV, chosen, -1)
-    choose(chain.signalled(waker, wake, link) & (received < 0), BY_SIGNAL)
-    none = np.full(sus.count, -1, np.int64)
-    cancelled = sus.next_flags & CANCEL != 0
-    ended = np.flatnonzero(cancelled)
-    alone, alone_ns, _ = chain.follow(sus.waker[ended], sus.wake[ended], np.zeros(len(ended), bool))
-    told = np.where(runs.is_callback(alone), last_in(recv_index, recvs, alone, alone_ns), -1)
-    told[touched(events, take(call["ts_ns"], told, 0), sus.wake[ended])] = -1
     receive[ended] = told
-    choose(cancelled & (flags_w & TIMER == 0), BY_CANCEL, none)
-    choose(cancelled & (flags_w & TIMER != 0), BY_TIMER, none)
+    choose(look.chain.signalled(look.waker, look.wake, look.link) & (received < 0), BY_SIGNAL)
+    none = np.full(sus.count, -1, np.int64)
+    choose(cancelled, BY_CANCEL, none)
+    choose(cancelled & by_timer, BY_TIMER, none)
     choose(sus.next_step < 0, BY_NOTHING, none)
-    # what asyncio calls the callback by which it came to the task tells more than its future
-    through = np.where(link >= 0, take(runs.callback, sus.waker), -1)
-    name = take(events["callback"]["name_str"], through, 0)
-    behind_shield = events.passing(sus.agent, name, lambda text: text.startswith("shield."))
-    of_child = events.passing(sus.agent, name, lambda text: text.endswith(_OF_CHILD))
-    sock = take(call["sock"], chosen, 0)
-    shielded = (by == BY_TASK) & over & behind_shield
-    kinds = _kinds(by, sus, leaf, shielded, of_child, is_pipe(sock))
 
+    behind_reader = (hop | (wrapped & in_task)) & (by == BY_RECV)
     of_lost, doubtful, wakers_of_lost = wakes_of_lost(events, runs, calls, tasks)
     return Wakes(
         by=lean(by),
-        root=lean(waker),
-        root_ns=wake,
-        link=lean(link),
-        began=lean(np.where((hop | (wrapped & in_task)) & (by == BY_RECV), behind, waker)),
+        root=lean(look.waker),
+        root_ns=look.wake,
+        link=lean(look.link),
+        began=lean(np.where(behind_reader, look.behind, look.waker)),
         call=lean(chosen),
         call_run=lean(take(calls.run, chosen)),
         receive=lean(receive),
-        sock=sock,
+        sock=take(call["sock"], chosen, 0),
         in_task=in_task & (by == BY_RECV) & (received < 0),
         may_read=may_read & ~in_task,
         work=lean(work),
-        kind=kinds,
+        kind=_kinds(look, by, take(call["sock"], chosen, 0)),
         of_lost=of_lost,
         doubtful=doubtful,
         wakers_of_lost=wakers_of_lost,
@@ -304,11 +346,9 @@ def _told_work(events: Events, runs: Runs, run: Ints) -> Ints:
 class _Chain:
     """Follow what made a task ready to its cause."""
 
-    def __init__(self, events: Events, runs: Runs, calls: Calls) -> None:
+    def __init__(self, events: Events, runs: Runs, calls: Calls, recvs: Index) -> None:
         call, step = events["syscall"], events["step"]
-        self._runs = runs
-        recvs = calls.recvs
-        self.recvs = Index(calls.run[recvs], call["ts_ns"][recvs])
+        self._runs, self._recvs = runs, recvs
         pipes = events.recvs[calls.self_pipe[events.recvs]]
         self._pipes = Index(calls.run[pipes], call["ts_ns"][pipes])
         is_step = runs.step >= 0
@@ -334,7 +374,7 @@ class _Chain:
             at = run[rows]
             passed = runs.is_callback(at) | (cancelled[rows] & self._cancelled[at])
             rows = rows[passed]
-            rows = rows[self.recvs.before(run[rows], when[rows]) < 0]
+            rows = rows[self._recvs.before(run[rows], when[rows]) < 0]
             if not len(rows):
                 break
             at = run[rows]
@@ -373,10 +413,16 @@ def _is_of(kind: Ints, names: tuple[str, ...]) -> Bools:
     return np.isin(kind, [KINDS.index(name) for name in names])
 
 
-def _kinds(  # noqa: PLR0913, PLR0917 (a column each)
-    by: Ints, sus: Suspensions, leaf: Ints, shielded: Bools, of_child: Bools, piped: Bools
-) -> Ints:
+def _kinds(look: _Search, by: Ints, sock: Ints) -> Ints:
     """Return each suspension's kind: by evidence, else by what was awaited; the first that fits."""
+    events, sus, leaf = look.events, look.sus, look.leaf
+    # what asyncio calls the callback by which it came to the task tells more than its future
+    through = np.where(look.link >= 0, take(look.runs.callback, sus.waker), -1)
+    name = take(events["callback"]["name_str"], through, 0)
+    behind_shield = events.passing(sus.agent, name, lambda text: text.startswith("shield."))
+    of_child = events.passing(sus.agent, name, lambda text: text.endswith(_OF_CHILD))
+    shielded = (by == BY_TASK) & look.over & behind_shield
+    piped = is_pipe(sock)
     rules = (
         (np.isin(by, (BY_RECV, BY_WRITE, BY_CONNECT, BY_ACCEPT)) & ~piped, "socket"),
         (by == BY_SIGNAL, "signal"),
