@@ -165,15 +165,37 @@ int task_start(void);
 int task_install(PyObject *c_task, PyObject *c_future, PyObject *py_task, PyObject *gather);
 u32 task_reserve(void);
 PyObject *task_of(PyObject *callback, bool *thrown);
+bool task_is(PyObject *object);
+struct task *task_state(PyObject *task);
 struct task *task_see(PyObject *task, PyObject *loop, struct thread *thread, u64 ts_ns);
 void task_born(struct task *task, PyObject *object, PyObject *loop, u32 tid, u8 flags);
 void task_name(struct task *task, PyObject *object, u32 tid);
 PyObject *task_field(PyObject *object, enum field field);
+
+/* ---- park.c ---- */
+void park_install(PyObject *gather);
 u8 task_resume_flags(PyObject *task, PyObject *future, bool thrown);
 void task_park(struct task *task, PyObject *object, struct ev_step *step);
+
+/* ---- loop.c ---- */
+int loop_start(void);
+u32 loop_serial(PyObject *loop);
 void loop_see(PyObject *loop, struct thread *thread);
 
-/* ---- hooks.c ---- */
+/* ---- scheduled.c ---- */
+
+/* When a callback that is no task's step was scheduled, until it runs. */
+struct scheduled {
+	const void *handle, *callback, *args; /* compared, never followed */
+	struct wake wake;
+};
+
+void schedule_remember(const struct scheduled *entry);
+struct wake schedule_recall(const void *handle, const void *callback, const void *args);
+struct scheduled *schedule_take_off(const struct scheduled *entry);
+bool schedule_land(struct scheduled *flight);
+
+/* ---- run.c ---- */
 
 /* One run: a step or a callback, from begin to end. Runs nest. */
 struct run {
@@ -188,14 +210,6 @@ struct run {
 	u8 flags;
 };
 
-/* When a callback that is no task's step was scheduled, until it runs. */
-struct scheduled {
-	const void *handle, *callback, *args; /* compared, never followed */
-	struct wake wake;
-};
-
-void schedule_remember(const struct scheduled *entry);
-struct wake schedule_recall(const void *handle, const void *callback, const void *args);
 bool run_of(struct run *run, PyObject *loop, PyObject *callback, PyObject *const *args,
 	    Py_ssize_t n);
 void run_begin(struct run *run);
@@ -203,13 +217,15 @@ void run_end(struct run *run, PyObject *callback);
 void run_enter(struct run *run, u32 serial, u32 task);
 void run_leave(struct run *run);
 void write_step(struct run *run, u64 end_ns);
+u32 run_serial(void);
+
+/* ---- hooks.c ---- */
 int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer_type,
 		  PyObject *report);
 int hook_put(PyObject *type, PyMethodDef *def, PyObject **old);
 int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
 PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t n,
 		      PyObject *names);
-u32 run_serial(void);
 
 /* ---- soon.c ---- */
 void soon_install(PyObject *handle, PyObject *old);

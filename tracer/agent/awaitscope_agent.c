@@ -30,7 +30,7 @@ static PyObject *start(PyObject *Py_UNUSED(module), PyObject *args)
 		Py_DECREF(live);
 		return fail("unsupported_python", "not the main interpreter");
 	}
-	if (strings_start(prefixes) || chain_start() || task_start()) {
+	if (strings_start(prefixes) || chain_start() || task_start() || loop_start()) {
 		Py_DECREF(live);
 		return NULL;
 	}

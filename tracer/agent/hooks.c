@@ -6,14 +6,6 @@
  */
 #include "agent.h"
 
-#define WAYS 4
-#define SETS 1024
-#define IN_FLIGHT 16
-
-static struct scheduled scheduled[SETS][WAYS], in_flight[IN_FLIGHT];
-static u32 next_way, flying;
-static u32 runs;
-
 static PyObject *old_call_soon, *old_run, *report_exception;
 static PyTypeObject *handle_type, *timer_type;
 static Py_ssize_t callback_at, args_at, context_at, loop_at, when_at;
@@ -21,75 +13,6 @@ static Py_ssize_t callback_at, args_at, context_at, loop_at, when_at;
 static PyObject *slot(PyObject *object, Py_ssize_t offset)
 {
 	return *(PyObject **)((char *)object + offset);
-}
-
-/* ---- when callbacks were scheduled ---- */
-
-static struct scheduled *set_of(const void *handle)
-{
-	u64 hash = (u64)(uintptr_t)handle * 0x9E3779B97F4A7C15ull;
-
-	return scheduled[hash >> 54];
-}
-
-void schedule_remember(const struct scheduled *entry)
-{
-	struct scheduled *set = set_of(entry->handle);
-	int way;
-
-	for (way = 0; way < WAYS; way++)
-		if (!set[way].handle || set[way].handle == entry->handle)
-			break;
-	if (way == WAYS) /* handles cancelled before they ran stay here: any may go */
-		way = (int)(next_way++ % WAYS);
-	set[way] = *entry;
-}
-
-struct wake schedule_recall(const void *handle, const void *callback, const void *args)
-{
-	struct scheduled *set = set_of(handle);
-	struct wake wake = {0};
-
-	for (int way = 0; way < WAYS; way++) {
-		if (set[way].handle != handle)
-			continue;
-		if (set[way].callback == callback && set[way].args == args)
-			wake = set[way].wake;
-		set[way].handle = NULL;
-		return wake;
-	}
-	for (int i = 0; flying && i < IN_FLIGHT; i++) {
-		if (in_flight[i].callback != callback || in_flight[i].args != args)
-			continue;
-		wake = in_flight[i].wake;
-		in_flight[i].callback = NULL;
-		return wake;
-	}
-	return wake;
-}
-
-/* The loop's thread may run a handle before the thread that made it gets to know it. */
-static struct scheduled *take_off(const struct scheduled *entry)
-{
-	for (int i = 0; i < IN_FLIGHT; i++) {
-		if (in_flight[i].handle)
-			continue;
-		in_flight[i] = *entry;
-		in_flight[i].handle = entry; /* taken */
-		flying++;
-		return &in_flight[i];
-	}
-	return NULL;
-}
-
-static bool land(struct scheduled *flight)
-{
-	bool still = flight->callback != NULL;
-
-	flight->handle = NULL;
-	flight->callback = NULL;
-	flying--;
-	return still;
 }
 
 /* Call a method that was replaced, with the arguments that its replacement got. */
@@ -115,11 +38,11 @@ PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args,
 static PyObject *call_soon_callback(PyObject *loop, PyObject *const *args, struct thread *thread)
 {
 	struct scheduled entry = {NULL, args[0], args[1], {now_ns(), thread->run, thread->tid}};
-	struct scheduled *flight = thread->run ? NULL : take_off(&entry);
+	struct scheduled *flight = thread->run ? NULL : schedule_take_off(&entry);
 	PyObject *handle = soon(old_call_soon, loop, args);
 
 	entry.handle = handle;
-	if ((!flight || land(flight)) && handle)
+	if ((!flight || schedule_land(flight)) && handle)
 		schedule_remember(&entry);
 	return handle;
 }
@@ -164,172 +87,7 @@ static PyObject *add_signalsafe(PyObject *loop, PyObject *handle)
 	return PyObject_CallFunctionObjArgs(old_add_signalsafe, loop, handle, NULL);
 }
 
-/* ---- runs ---- */
-
-u32 run_serial(void)
-{
-	return ++runs;
-}
-
-static void publish(struct thread *thread, u32 run, u32 task)
-{
-	thread->run = run;
-	thread->task = task;
-	if (thread->slot)
-		__atomic_store_n(thread->slot, task, __ATOMIC_RELAXED);
-}
-
-void run_enter(struct run *run, u32 serial, u32 task)
-{
-	run->serial = serial;
-	run->outer_run = run->thread->run;
-	run->outer_task = run->thread->task;
-	publish(run->thread, serial, task);
-}
-
-void run_leave(struct run *run)
-{
-	publish(run->thread, run->outer_run, run->outer_task);
-	Py_CLEAR(run->task);
-}
-
-/* Say in which run the thread is: if the process ends in it, nothing else ever will. */
-static void show(struct thread *thread)
-{
-	struct ev_step *shown = ring_open_run(thread);
-	struct run *run = thread->open;
-
-	if (!shown)
-		return;
-	__atomic_store_n(&shown->kind, 0, __ATOMIC_RELAXED);
-	if (!run)
-		return;
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	ring_show_spot(thread, run->spot);
-	shown->ts_ns = run->begin_ns;
-	shown->tid = thread->tid;
-	shown->flags = run->flags | RUN_OPEN;
-	shown->wake_ns = run->wake.ns;
-	shown->run = run->serial;
-	shown->waker_run = run->wake.run;
-	if (run->task) {
-		shown->task = run->task->serial;
-		shown->wake_tid = run->wake.tid;
-	} else {
-		struct ev_callback *callback = (void *)shown;
-
-		callback->name_str = 0;
-		callback->wake_tid = run->wake.tid;
-	}
-	__atomic_store_n(&shown->kind, run->task ? KIND_STEP : KIND_CALLBACK, __ATOMIC_RELEASE);
-}
-
-void write_step(struct run *run, u64 end_ns)
-{
-	struct ev_step step = {0}, *record;
-
-	step.flags = run->flags;
-	task_park(run->task, run->object, &step);
-	string_send(step.where_str);
-	string_send(step.leaf_str);
-	record = ring_reserve(KIND_STEP, run->begin_ns, run->thread->tid);
-	if (!record)
-		return;
-	record->how = step.how;
-	record->flags = step.flags;
-	record->end_ns = end_ns;
-	record->wake_ns = run->wake.ns;
-	record->run = run->serial;
-	record->waker_run = run->wake.run;
-	record->task = run->task->serial;
-	record->awaited = step.awaited;
-	record->where_str = step.where_str;
-	record->leaf_str = step.leaf_str;
-	record->row = step.row;
-	record->wake_tid = run->wake.tid;
-	ring_commit();
-}
-
-static void write_callback(struct run *run, PyObject *callback, u64 end_ns)
-{
-	u32 name = string_send(callback_name(callback));
-	struct ev_callback *record;
-
-	record = ring_reserve(KIND_CALLBACK, run->begin_ns, run->thread->tid);
-	if (!record)
-		return;
-	record->flags = run->flags;
-	record->end_ns = end_ns;
-	record->wake_ns = run->wake.ns;
-	record->run = run->serial;
-	record->waker_run = run->wake.run;
-	record->name_str = name;
-	record->wake_tid = run->wake.tid;
-	ring_commit();
-}
-
-static void begin_step(struct run *run, PyObject *future, PyObject *loop, bool thrown)
-{
-	struct thread *thread = run->thread;
-
-	run->task = task_see(run->object, loop, thread, 0);
-	if (!run->task)
-		return;
-	Py_INCREF(run->task);
-	run->wake = run->task->wake;
-	run->task->wake = (struct wake){0};
-	run->flags |= task_resume_flags(run->object, future, thrown);
-	if (run->task->named != ring_generation)
-		task_name(run->task, run->object, thread->tid);
-}
-
-/* Find out what a callback is that a loop is about to call; false if it steps no task. */
-bool run_of(struct run *run, PyObject *loop, PyObject *callback, PyObject *const *args,
-	    Py_ssize_t n)
-{
-	bool thrown;
-
-	memset(run, 0, sizeof(*run));
-	run->thread = thread_self();
-	thread_announce(run->thread);
-	if (loop)
-		loop_see(loop, run->thread);
-	run->object = task_of(callback, &thrown);
-	if (run->object)
-		begin_step(run, n == 1 ? args[0] : NULL, loop, thrown);
-	return run->object != NULL;
-}
-
-void run_begin(struct run *run)
-{
-	if (run->wake.tid && run->wake.tid != run->thread->tid)
-		run->flags |= RUN_FROM_THREAD;
-	run_enter(run, run_serial(), run->task ? run->task->serial : 0);
-	run->spot = internals_spot();
-	run->begin_ns = now_ns();
-	if (run->task || !run->object) {
-		run->outer = run->thread->open;
-		run->thread->open = run;
-		show(run->thread);
-	}
-}
-
-void run_end(struct run *run, PyObject *callback)
-{
-	u64 end_ns = now_ns();
-
-	if (ring_ready()) {
-		if (run->task)
-			write_step(run, end_ns);
-		else if (!run->object)
-			write_callback(run, callback, end_ns);
-	}
-	if (run->thread->open == run) {
-		run->thread->open = run->outer;
-		show(run->thread);
-	}
-	run_leave(run);
-}
+/* ---- Handle._run() ---- */
 
 static void begin_callback(struct run *run, PyObject *handle, PyObject *callback, PyObject *args)
 {
@@ -356,8 +114,6 @@ static void begin(struct run *run, PyObject *handle, PyObject *callback, PyObjec
 		begin_callback(run, handle, callback, args);
 	run_begin(run);
 }
-
-/* ---- Handle._run() ---- */
 
 /* Do what the except clauses of Handle._run do, with the exception as the one being handled. */
 static PyObject *report(PyObject *handle)
