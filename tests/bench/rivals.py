@@ -254,6 +254,8 @@ def with_packages(python: str, folder: Path) -> str:
     subprocess.run([python, "-m", "venv", folder], check=True)
     made = str(folder / "bin" / "python")
     subprocess.run([made, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    if subprocess.run([folder / "bin" / "austin", "--version"], check=False).returncode:
+        sys.exit("rivals: without Austin (it wants glibc 2.38) blocksnoop would name no line")
     return made
 
 
