@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import resource
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +47,7 @@ from tracer.store.layout import (
 )
 from tracer.store.ringfile import RingFile, write_all
 from tracer.store.stops import STOPS, is_nearly_full, stop_of
+from tracer.system.invocation import sudo_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,7 +159,7 @@ class _Session:
         if os.geteuid() != 0:
             raise Prerequisite(
                 "tracing needs root: it loads programs into the kernel",
-                "sudo " + " ".join([shutil.which("awaitscope") or "awaitscope", "run -- ..."]),
+                sudo_line(),
             )
         env = environment_of(user)
         self._roots = [also.resolve(spec) for spec in options.also]

@@ -108,7 +108,10 @@ def find_command(name: str, env: dict[str, str]) -> str:
         raise CannotExecute(
             f"{name} cannot be executed", f"chmod +x {name}, or name its interpreter"
         )
-    raise CommandNotFound(f"there is no command {name}", "check the spelling and PATH")
+    fix = "check the spelling and PATH"
+    if name == "python" and shutil.which("python3", path=env.get("PATH", os.defpath)):
+        fix = "say python3: Debian has no `python` of its own"
+    raise CommandNotFound(f"there is no command {name}", fix)
 
 
 class Target:

@@ -32,9 +32,9 @@ COMMANDS = {
 
 EPILOG = """\b
 Examples:
-  sudo awaitscope run -- python app.py    record a program
-  awaitscope steps                        the 13 steps of its slowest await
-  awaitscope doctor                       what is missing here, and the fix
+  sudo awaitscope run -- python3 app.py    record a program
+  awaitscope steps                         the 13 steps of its slowest await
+  awaitscope doctor                        what is missing here, and the fix
 
 \b
 Exit codes: 0 good, 2 wrong usage, 4 a prerequisite is missing, 5 the target vanished

@@ -78,7 +78,7 @@ def run(
     Ctrl-C reaches the command as ever, and the trace is kept.
 
     \b
-    Example: sudo awaitscope run -- python app.py
+    Example: sudo awaitscope run -- python3 app.py
     """
     from tracer.capture.session import Options  # noqa: PLC0415 (--help must not pay for it)
     from tracer.cli.recording import record_and_correlate  # noqa: PLC0415

@@ -9,6 +9,7 @@ from tracer.correlate.words import LONG_HOLD_NS
 from tracer.events.header import load as load_header
 from tracer.report.text import printable
 from tracer.store.stops import STOPS
+from tracer.system.invocation import called_as
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
@@ -90,7 +91,7 @@ def summary(trace: Trace) -> list[str]:
             f"slowest: {row['total_ns'] / 1e6:.2f} ms, task {printable(row['task_name'])},"
             f" {printable(row['where'])} (await {row['await_id']})"
         )
-        lines.append(f"next: awaitscope steps {trace.folder.path}")
+        lines.append(f"next: {called_as()} steps {trace.folder.path}")
     return lines + _held(trace)
 
 
@@ -104,9 +105,10 @@ def _held(trace: Trace) -> list[str]:
     if not held["n"]:
         return []
     longest = held["longest"] / 1e6
+    times = "once" if held["n"] == 1 else f"{held['n']} times"
     line = (
-        f"a loop was held {held['n']} times over {LONG_HOLD_NS // 1_000_000} ms, at longest"
-        f" {longest:.0f} ms: awaitscope blocking {trace.folder.path}"
+        f"a loop was held {times} over {LONG_HOLD_NS // 1_000_000} ms, at longest"
+        f" {longest:.0f} ms: {called_as()} blocking {trace.folder.path}"
     )
     return [line]
 

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tracer.errors import TraceUnreadable
 from tracer.system.identity import acting_as
+from tracer.system.invocation import sudo_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,6 +198,6 @@ def newest_trace(folder: Path) -> Path:
     traces = [p.parent for p in folder.glob(f"*/{MANIFEST}")]
     if not traces:
         raise TraceUnreadable(
-            "there is no trace in this folder", "record one: sudo awaitscope run -- CMD"
+            "there is no trace in this folder", f"record one: {sudo_line('run', '--', 'CMD')}"
         )
     return max(traces, key=lambda p: (p / MANIFEST).stat().st_mtime_ns)

@@ -6,9 +6,7 @@ loads two BPF instructions and takes them out again.
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
 import sysconfig
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +17,7 @@ from tracer.errors import Prerequisite
 from tracer.system.bcc_module import DIST_PACKAGES, find_bcc
 from tracer.system.btf import Btf
 from tracer.system.interrupts import NetDevice, net_devices
+from tracer.system.invocation import sudo_line
 from tracer.system.kernel import (
     CAPABILITIES,
     INITIAL_PID_NAMESPACE,
@@ -87,11 +86,6 @@ class Machine:
     def rights(self) -> Rights:
         """Return what this process may do, read once."""
         return read_rights(self.root)
-
-
-def sudo_line() -> str:
-    """Return the command to repeat as root; sudo's PATH does not contain a venv."""
-    return shlex.join(["sudo", str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])
 
 
 def rights(machine: Machine) -> Check:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracer.errors import TargetGone
-from tracer.system.checks import Check, Machine, python_headers, sudo_line
+from tracer.system.checks import Check, Machine, python_headers
+from tracer.system.invocation import sudo_line
 from tracer.system.kernel import read_text, status_fields
 
 if TYPE_CHECKING:
