@@ -58,6 +58,15 @@ def test_a_folder_is_no_command(scope: Scope) -> None:
     assert not scope.trace.exists()
 
 
+def test_a_root_without_capabilities(scope: Scope) -> None:
+    """A container's root, and a hardened service's, may not load: said before anything starts."""
+    bare = ["setpriv", "--bounding-set=-all", COMMAND, "run", "--", "touch", "ran"]
+    done = subprocess.run(bare, cwd=scope.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 125
+    assert "CAP_BPF and CAP_PERFMON" in done.stderr
+    assert list(scope.folder.iterdir()) == []
+
+
 def test_an_output_below_nothing(scope: Scope) -> None:
     """The folder that the trace should go to is not there."""
     done = scope.call("run", "-o", "no/such/t", "--", "touch", "ran")

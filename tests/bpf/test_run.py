@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_a_short_python_is_not_called_something_else(scope: Scope) -> None:
     reasons = agents_of(scope.document("info"))["none"]
     assert len(reasons) == 3, reasons
     assert reasons.count("not a Python process") < 3, reasons
+
+
+def test_the_command_that_a_recording_names_next_can_be_typed(scope: Scope) -> None:
+    """Without an await on a socket there are no 13 steps to show: all awaits are named."""
+    done = scope.run(PYTHON, scope.script("app.py", SLEEPER))
+    (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]
+    command = shlex.split(line.removeprefix("next: "))
+    shown = subprocess.run(command, cwd=scope.folder, capture_output=True, text=True, check=True)
+    (worst,) = [line for line in done.err.splitlines() if line.startswith("slowest: ")]
+    assert "app.py:4" in worst
+    assert "app.py:4" in shown.stdout
 
 
 def test_children_are_traced_with_their_tasks(scope: Scope) -> None:

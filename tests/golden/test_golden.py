@@ -14,6 +14,7 @@ from tracer.cli.main import main
 from tracer.correlate.trace import open_trace
 from tracer.report.flat import plain
 from tracer.report.page.document import page_document
+from tracer.report.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,14 @@ def test_table(said: Say, golden: Compare, command: str) -> None:
 def test_json(said: Say, golden: Compare, command: str) -> None:
     """What programs read."""
     golden(f"{command}.json", lines(json.loads(said(command, "--json"))))
+
+
+def test_summary(recorded: Path, said: Say, golden: Compare) -> None:
+    """What `run` says at its end: it names the await that the next command explains."""
+    text = "\n".join(summary(open_trace(recorded, recorded.parent)))
+    golden("summary.txt", text.replace(str(recorded), "golden.trace"))
+    explained = json.loads(said("steps", "--json"))["await"]["await_id"]
+    assert f"(await {explained})" in text
 
 
 @pytest.mark.parametrize("by", ["where", "coroutine", "task"])

@@ -47,6 +47,7 @@ from tracer.store.layout import (
 )
 from tracer.store.ringfile import RingFile, write_all
 from tracer.store.stops import STOPS, is_nearly_full, stop_of
+from tracer.system.checks import Machine, rights
 from tracer.system.invocation import sudo_line
 
 if TYPE_CHECKING:
@@ -121,6 +122,14 @@ def _try(action: Callable[[], None]) -> None:
         action()
 
 
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise Prerequisite("tracing needs root: it loads programs into the kernel", sudo_line())
+    mine = rights(Machine())
+    if mine.status == "fail":
+        raise Prerequisite(f"this root may not load programs: {mine.seen}", mine.fix)
+
+
 def _refuse_to_nest() -> None:
     live = os.environ.get("AWAITSCOPE_LIVE")
     if live and Path(live).is_dir():
@@ -156,11 +165,7 @@ class _Session:
 
     def run(self) -> Recording:
         options, user = self._options, self._user
-        if os.geteuid() != 0:
-            raise Prerequisite(
-                "tracing needs root: it loads programs into the kernel",
-                sudo_line(),
-            )
+        _require_root()
         env = environment_of(user)
         self._roots = [also.resolve(spec) for spec in options.also]
         if options.output:

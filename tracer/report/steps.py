@@ -87,6 +87,14 @@ def choose(trace: Trace, await_id: int | None, task: str | None) -> Row:
         return await_rows(trace, await_id=await_id)[0]
     if task is not None:
         require_task(trace, task)
+    found = slowest_on_a_socket(trace, task)
+    if found is None:
+        raise Usage("the trace has no await on a socket", "see `awaitscope awaits`")
+    return await_rows(trace, await_id=found)[0]
+
+
+def slowest_on_a_socket(trace: Trace, task: str | None = None) -> int | None:
+    """Return the id of the await that `steps` explains by itself; None: the trace has none."""
     found = trace.rows(
         """SELECT await_id FROM "await" WHERE kind = 'socket'"""
         " AND ($1 IS NULL OR task_name = $1 OR CAST(task_id AS VARCHAR) = $1)"
@@ -94,9 +102,7 @@ def choose(trace: Trace, await_id: int | None, task: str | None) -> Row:
         " LIMIT 1",
         task,
     )
-    if not found:
-        raise Usage("the trace has no await on a socket", "see `awaitscope awaits`")
-    return await_rows(trace, await_id=found[0]["await_id"])[0]
+    return int(found[0]["await_id"]) if found else None
 
 
 def steps_document(trace: Trace, row: Row, trip: int | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tracer.agent import light_mode
 from tracer.correlate.words import LONG_HOLD_NS
 from tracer.events.header import load as load_header
+from tracer.report.steps import slowest_on_a_socket
 from tracer.report.text import printable
 from tracer.store.stops import STOPS
 from tracer.system.invocation import called_as
@@ -81,18 +82,28 @@ def summary(trace: Trace) -> list[str]:
             f"still running, recorded up to here: {_listing(trace, left)}; a command that goes into"
             " the background is recorded until it returns: run it in the foreground"
         )
-    slow = trace.rows(
-        'SELECT await_id, task_name, "where", total_ns FROM "await"'
-        " WHERE task_id IS NOT NULL ORDER BY total_ns DESC LIMIT 1"
+    return lines + _slowest(trace) + _held(trace)
+
+
+def _slowest(trace: Trace) -> list[str]:
+    """Name the await that `steps` explains next; where none is on a socket, the slowest of all."""
+    on_socket = slowest_on_a_socket(trace)
+    found = trace.rows(
+        'SELECT await_id, task_name, "where", total_ns, round_trips FROM "await"'
+        " WHERE CASE WHEN $1 IS NULL THEN task_id IS NOT NULL ELSE await_id = $1 END"
+        " ORDER BY total_ns DESC LIMIT 1",
+        on_socket,
     )
-    if slow:
-        row = slow[0]
-        lines.append(
-            f"slowest: {row['total_ns'] / 1e6:.2f} ms, task {printable(row['task_name'])},"
-            f" {printable(row['where'])} (await {row['await_id']})"
-        )
-        lines.append(f"next: {called_as()} steps {trace.folder.path}")
-    return lines + _held(trace)
+    if not found:
+        return []
+    row = found[0]
+    where = " round trip" if row["round_trips"] else " on a socket" if on_socket else ""
+    command = "steps" if on_socket else "awaits"
+    worst = (
+        f"slowest{where}: {row['total_ns'] / 1e6:.2f} ms, task {printable(row['task_name'])},"
+        f" {printable(row['where'])} (await {row['await_id']})"
+    )
+    return [worst, f"next: {called_as()} {command} {trace.folder.path}"]
 
 
 def _held(trace: Trace) -> list[str]:

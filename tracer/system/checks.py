@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warn", "fail"]
 OLDEST_KERNEL = (5, 8)
 LITTLE_DISK_BYTES = 1 << 30
+# a container's engine and systemd take capabilities from root
+HOW_TO_GIVE = "--cap-add BPF --cap-add PERFMON of a container, CapabilityBoundingSet=~ of a service"
 COMPILERS = ("cc", "gcc", "clang")
 
 
@@ -96,7 +98,8 @@ def rights(machine: Machine) -> Check:
     seen = f"uid {mine.uid}, capabilities {names}"
     if mine.may_load:
         return Check("root", "ok", required=True, seen=seen, why=why)
-    return Check("root", "fail", required=True, seen=seen, why=why, fix=sudo_line())
+    fix = sudo_line() if mine.uid else f"give it CAP_BPF and CAP_PERFMON: {HOW_TO_GIVE}"
+    return Check("root", "fail", required=True, seen=seen, why=why, fix=fix)
 
 
 def kernel_version(machine: Machine) -> Check:
