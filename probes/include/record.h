@@ -47,7 +47,8 @@
 #define KIND_AGENT_GAP 37
 #define KIND_TASK_NAME 38
 #define KIND_WORK 39
-#define KIND_AGENT_MAX 40
+#define KIND_STREAM_WRITE 40
+#define KIND_AGENT_MAX 41
 
 /* ---- flags of the kernel head ---- */
 #define FLAG_SOFTIRQ 1        /* happened inside a NET_RX softirq */
@@ -460,6 +461,21 @@ struct ev_work {
 	u32 task;         /* task that called it (ev_task.task), 0 none */
 	u32 spare1;       /* 0 */
 	u64 spare2;       /* 0 */
+};
+
+/* A write to a stream of uvloop's that left bytes in its queue, which are sent later. */
+struct ev_stream_write {
+	u64 ts_ns;        /* write or writelines was called */
+	u32 tid;          /* thread */
+	u16 spare0;       /* 0 */
+	u8 kind;          /* KIND_STREAM_WRITE */
+	u8 flags;         /* 0 */
+	u64 end_ns;       /* it returned or raised */
+	u64 before_bytes; /* in the stream's queue before the call */
+	u64 after_bytes;  /* in it after the call; what was sent meanwhile is not */
+	s32 fd;           /* descriptor of the stream */
+	u32 task;         /* running task (ev_task.task), 0 none */
+	u64 spare2[2];    /* 0 */
 };
 
 /* A piece of an interned string; pieces of one id follow each other. */

@@ -22,5 +22,7 @@ def runner(loop: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     if loop == "uvloop":
         import uvloop
 
-        return uvloop.run
+        if hasattr(uvloop, "run"):
+            return uvloop.run
+        uvloop.install()  # before 0.18
     return asyncio.run

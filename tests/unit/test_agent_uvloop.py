@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,6 +89,42 @@ async def main():
     await task
 uvloop.run(main())
 """
+# what a stream takes and what it refuses, and how long its queue is then
+WRITING = """
+import asyncio, uvloop
+class Quiet(asyncio.Protocol):
+    def connection_made(self, transport):
+        transport.pause_reading()
+def tried(call, *args, **named):
+    try:
+        print(call(*args, **named))
+    except Exception as error:
+        print(type(error).__name__, str(error).split(" 0x")[0])
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Quiet, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    stream, _ = await loop.create_connection(asyncio.Protocol, *address)
+    full = stream.write(b"f" * 16_000_000) or stream.get_write_buffer_size()
+    for data in (b"1", b"", bytearray(20), memoryview(bytes(300)), "no", None, 5):
+        tried(stream.write, data)
+        tried(stream.writelines, [data, data])
+        tried(stream.writelines, iter([data]))
+        print(stream.get_write_buffer_size() - full)
+    tried(stream.write)
+    tried(stream.write, b"", b"")
+    tried(stream.write, nonsense=b"")
+    tried(stream.writelines, [b"4", 4])
+    stream.write_eof()
+    tried(stream.write, b"late")
+    stream.abort()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tried(stream.write, b"gone")
+    tried(stream.writelines, [b"gone"])
+    server.close()
+uvloop.run(main())
+"""
 
 
 @pytest.fixture
@@ -114,6 +151,19 @@ def test_tasks_have_steps_and_wakers(own: Lab) -> None:
     assert setter["task"] == first["task"] - 1
     timers = [c for c in ring.of("callback") if c["flags"] & RUN_TIMER]
     assert [s["waker_run"] for s in ring.of("step") if s is setter] == [timers[0]["run"]]
+
+
+def test_what_stays_in_a_streams_queue_is_told(own: Lab) -> None:
+    """A write that leaves bytes in the queue is told with its length, and is as it is without."""
+    plain, traced = own.run(WRITING, traced=False), own.run(WRITING)
+    assert (traced.stdout, traced.stderr) == (plain.stdout, plain.stderr)
+    (ring,) = own.rings()
+    first, *others = [(r["before_bytes"], r["after_bytes"]) for r in ring.of("stream_write")]
+    assert first[0] == 0 < first[1] < 16_000_000
+    taken = [after - before for before, after in others if after != before]
+    assert taken == [1, 2, 1, 20, 40, 20, 300, 600, 300, 1]
+    assert {(r["fd"] > 2, r["task"]) for r in ring.of("stream_write")} == {(True, 1)}
+    assert all(before == after for (_, after), (before, _) in pairwise([first, *others]))
 
 
 def test_an_unknown_uvloop_ends_the_recording(lab_in_c: Lab) -> None:

@@ -261,6 +261,9 @@ enum loop_kind loop_kind(PyObject *loop);
 void uvloop_pipe(PyObject *loop, s32 *fd, s32 *wfd);
 PyObject *uvloop_executor(PyObject *loop);
 
+/* ---- writes.c ---- */
+void writes_install(void);
+
 /* ---- eager.c ---- */
 void eager_install(PyObject *loop_type, enum loop_kind kind);
 

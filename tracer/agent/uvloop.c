@@ -326,5 +326,6 @@ int uvloop_install(PyObject *type)
 	uvloop_type = (PyTypeObject *)new_ref(type);
 	eager_install(type, UVLOOP);
 	work_install(type, UVLOOP);
+	writes_install();
 	return 0;
 }

@@ -246,10 +246,12 @@ def _peer_text(sock: Socket) -> str:
 class Loose:
     """Rows for bytes that a protocol's callback handled and woke no task, and the lost.
 
-    `head` is the first call of each row; the first `known` rows have a callback. Bytes by row.
+    `head` is the first call of each row, `run` its callback: the first `known` rows have one.
+    Bytes by row.
     """
 
     head: Ints
+    run: Ints
     known: int
     sent: Ints
     received: Ints
@@ -262,29 +264,38 @@ class Loose:
 
 def loose_of(p: Picture) -> Loose:
     """Put the calls that no suspension explains together by callback and socket."""
-    events, calls, receipts = p.events, p.calls, p.receipts
-    call = events["syscall"]
-    loose = np.concatenate([receipts.loose_recvs, receipts.loose_sends])
-    run = calls.run[loose]
+    call, calls, receipts = p.events["syscall"], p.calls, p.receipts
+    sends, recvs = calls.sends, receipts.loose_recvs
+    loose = np.concatenate([recvs, sends.row[receipts.loose_sends]])
+    run = np.concatenate([calls.run[recvs], sends.run[receipts.loose_sends]])
+    size = np.concatenate([call["ret"][recvs], sends.bytes[receipts.loose_sends]])
     order = np.lexsort((call["ts_ns"][loose], call["sock"][loose], run))
-    loose, run = loose[order], run[order]
+    loose, run, size = loose[order], run[order], size[order]
     sock = call["sock"][loose]
     fresh = np.ones(len(loose), bool)
     fresh[1:] = (run[1:] != run[:-1]) | (sock[1:] != sock[:-1])
     group = np.cumsum(fresh) - 1
     known = int(fresh.sum())
-    is_recv = order < len(receipts.loose_recvs)
-    size = call["ret"][loose]
-    lost_recv = np.isin(receipts.lost_calls, events.recvs)
-    lost_size = call["ret"][receipts.lost_calls]
+    is_recv = order < len(recvs)
+    lost_recvs, lost_sends = receipts.lost_recvs, receipts.lost_sends
+    none = np.full(len(lost_recvs) + len(lost_sends), -1, np.int64)
     return Loose(
-        head=np.concatenate([loose[fresh], receipts.lost_calls]),
+        head=np.concatenate([loose[fresh], lost_recvs, sends.row[lost_sends]]),
+        run=np.concatenate([run[fresh], none]),
         known=known,
         sent=np.concatenate(
-            [sum_by(group, np.where(is_recv, 0, size), known), np.where(lost_recv, 0, lost_size)]
+            [
+                sum_by(group, np.where(is_recv, 0, size), known),
+                np.zeros(len(lost_recvs), np.int64),
+                sends.bytes[lost_sends],
+            ]
         ),
         received=np.concatenate(
-            [sum_by(group, np.where(is_recv, size, 0), known), np.where(lost_recv, lost_size, 0)]
+            [
+                sum_by(group, np.where(is_recv, size, 0), known),
+                call["ret"][lost_recvs],
+                np.zeros(len(lost_sends), np.int64),
+            ]
         ),
     )
 
@@ -293,7 +304,7 @@ def callback_columns(p: Picture, loose: Loose, rows: Ints) -> dict[str, Any]:
     """Return the columns of some loose rows."""
     events, runs, calls = p.events, p.runs, p.calls
     call, heads, known = events["syscall"], loose.head[rows], rows < loose.known
-    n, run, sock = len(rows), calls.run[heads], call["sock"][heads]
+    n, run, sock = len(rows), loose.run[rows], call["sock"][heads]
     start = call["ts_ns"][heads]
     end = np.maximum(np.where(run >= 0, take(runs.end, run), 0), start + call["dur_ns"][heads])
     none = np.full(n, UNKNOWN, np.int64)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tracer.correlate.index import Bools, Index, Ints, lean, take
+from tracer.correlate.writes import Owned, sends_of
 from tracer.system import syscalls
 
 if TYPE_CHECKING:
     from tracer.correlate.events import Events, Runs
     from tracer.correlate.tasks import Tasks
+    from tracer.correlate.writes import Sends
 
 EPOLL_CTL_ADD = 1  # include/uapi/linux/eventpoll.h
 
@@ -21,7 +23,8 @@ EPOLL_CTL_ADD = 1  # include/uapi/linux/eventpoll.h
 class Calls:
     """Every row of `syscall` with the run and the task that made it (-1, 0: none).
 
-    `sends` and `recvs` are the rows that moved bytes on a socket other than a loop's self-pipe.
+    `recvs` are the rows that took bytes from a socket other than a loop's self-pipe, `sends` what
+    was put on one, and by whom.
     """
 
     run: Ints
@@ -29,8 +32,36 @@ class Calls:
     agent: Ints
     tgid: Ints
     self_pipe: Bools
-    sends: Ints
+    sends: Sends
     recvs: Ints
+
+
+class Owners:
+    """Whose what happened on a thread is."""
+
+    def __init__(self, events: Events, runs: Runs, tasks: Tasks) -> None:
+        """Name the trace."""
+        self._step, self._runs, self._tasks = events["step"], runs, tasks
+
+    def of(self, tid: Ints, ts: Ints, agent: Ints, serial: Ints) -> Owned:
+        """Return whose each moment is.
+
+        Args:
+            tid: its thread.
+            ts: its time, ns.
+            agent: the agent of its process.
+            serial: the stamp: the running task (ev_task.task), 0 none.
+
+        """
+        run = self._runs.containing(tid, ts)
+        # a run says whose it is; without one, the process does, if the record of its birth is there
+        agent = np.where(run >= 0, take(self._runs.agent, run), agent)
+        known = np.maximum(agent, 0)
+        stamp = self._tasks.find(known, np.where(agent >= 0, serial, 0))
+        by_run = self._tasks.find(known, take(self._step["task"], take(self._runs.step, run), 0))
+        # the step of an eager task within this one was lost: its calls are not the outer task's
+        run = np.where((stamp > 0) & (by_run > 0) & (stamp != by_run), -1, run)
+        return Owned(agent, run, np.where(stamp > 0, stamp, by_run))
 
 
 def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
@@ -44,28 +75,20 @@ def calls_of(events: Events, runs: Runs, tasks: Tasks) -> Calls:
     starts = np.array([infos[n]["start_ns"] for n in alive], np.int64)
     tgids = np.array([infos[n]["tgid"] for n in alive], np.int64)
     agents = Index(tgids, starts)
-    run = runs.containing(tid, ts)
-    # a run says whose it is; without one, the process does, if the record of its birth is there
-    agent = take(np.array(alive, np.int64), agents.before(tgid, ts))
-    agent = np.where(run >= 0, take(runs.agent, run), agent)
-    stamp = tasks.find(np.maximum(agent, 0), np.where(agent >= 0, call["task"], 0))
-    by_run = tasks.find(
-        np.maximum(agent, 0),
-        take(events["step"]["task"], take(runs.step, run), 0),
-    )
-    # the step of an eager task within this one was lost: its calls are not the outer task's
-    run = np.where((stamp > 0) & (by_run > 0) & (stamp != by_run), -1, run)
+    by_process = take(np.array(alive, np.int64), agents.before(tgid, ts))
+    owners = Owners(events, runs, tasks)
+    called = owners.of(tid, ts, by_process, call["task"])
     ctl = events["epoll_ctl"]
     ctl_tgid = take(thread["tgid"], tgids_of.before(ctl["tid"], ctl["ts_ns"]))
     ctl_agent = take(np.array(alive, np.int64), agents.before(ctl_tgid, ctl["ts_ns"]))
-    pipe = _self_pipe_calls(events, agent, ctl_agent)
+    pipe = _self_pipe_calls(events, called.agent, ctl_agent)
     return Calls(
-        run=lean(run),
-        task=lean(np.where(stamp > 0, stamp, by_run)),
-        agent=lean(agent),
+        run=lean(called.run),
+        task=lean(called.task),
+        agent=lean(called.agent),
         tgid=lean(tgid),
         self_pipe=pipe,
-        sends=events.sends[~pipe[events.sends]],
+        sends=sends_of(events, events.sends[~pipe[events.sends]], called, owners),
         recvs=events.recvs[~pipe[events.recvs]],
     )
 

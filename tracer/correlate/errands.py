@@ -30,26 +30,27 @@ def with_errands(  # noqa: PLR0913, PLR0917 (what the passes before it made)
 ) -> Calls:
     """Return the calls with such sends moved into the run of the creator's step."""
     call, step, task = events["syscall"], events["step"], events["task"]
-    run, at = calls.run[calls.sends], take(runs.step, calls.run[calls.sends])
+    sends, run = calls.sends, calls.sends.run
+    at = take(runs.step, run)
     over = np.flatnonzero(take(step["how"], at, 0) > HOW_YIELD)
-    sends, agent = calls.sends[over], take(step["agent"], at[over])
-    birth = tasks.row[calls.task[sends]]
+    agent, by_task = take(step["agent"], at[over]), sends.task[over]
+    birth = tasks.row[by_task]
     creators = Keys(step["agent"] << 32 | step["run"])
     creator = creators.find(agent << 32 | take(task["run"], birth, 0))
     creator = np.where(birth >= 0, take(runs.of_step, creator), -1)
     parked = np.where(creator >= 0, Keys(sus.run).find(creator), -1)
-    sock, ts = call["sock"][sends], call["ts_ns"][sends]
+    sock, ts = call["sock"][sends.row[over]], call["ts_ns"][sends.row[over]]
     by, woken_on = take(wakes.by, parked), take(wakes.sock, parked)
     known = (parked >= 0) & ~touched(events, take(sus.begin, parked, 0), take(sus.resume, parked))
     awaited = known & (by == BY_TASK) & (take(wakes.root, parked) == run[over])
     fits = known & (by == BY_RECV) & (woken_on == sock)
     fits &= ts < take(call["ts_ns"], take(wakes.call, parked))
-    socks = distinct(call["sock"][calls.sends])
-    used = run.astype(np.int64) * len(socks) + np.searchsorted(socks, call["sock"][calls.sends])
+    socks = distinct(call["sock"][sends.row])
+    used = run.astype(np.int64) * len(socks) + np.searchsorted(socks, call["sock"][sends.row])
     fits &= ~np.isin(creator.astype(np.int64) * len(socks) + np.searchsorted(socks, sock), used)
     one, other = np.full(sus.count, 1 << 62, np.int64), np.full(sus.count, -1, np.int64)
-    np.minimum.at(one, parked[fits], calls.task[sends[fits]])
-    np.maximum.at(other, parked[fits], calls.task[sends[fits]])
+    np.minimum.at(one, parked[fits], by_task[fits])
+    np.maximum.at(other, parked[fits], by_task[fits])
     fits &= take(one, parked) == take(other, parked)
     # where the row then waits for the answer, the request is a part of that trip
     then = np.where(parked + 1 < sus.count, parked + 1, -1)
@@ -57,6 +58,6 @@ def with_errands(  # noqa: PLR0913, PLR0917 (what the passes before it made)
     trip &= (take(wakes.by, then) == BY_RECV) & (take(wakes.sock, then) == sock)
     target = np.where(trip, take(sus.run, then), creator)
     fits |= awaited
-    moved = calls.run.astype(np.int64)
-    moved[sends[fits]] = target[fits]
-    return replace(calls, run=lean(moved))
+    moved = run.astype(np.int64)
+    moved[over[fits]] = target[fits]
+    return replace(calls, sends=replace(sends, run=lean(moved)))

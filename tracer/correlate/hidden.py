@@ -71,7 +71,7 @@ def _pairs(p: Picture, loose: Loose, count: Ints) -> Ints:
         [
             p.wakes.call_run,
             calls.run[receipts.served_call],
-            calls.run[loose.head[: loose.known]],
+            loose.run[: loose.known],
         ]
     )
     owner = np.concatenate(

@@ -92,10 +92,9 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     n = len(first)
     bits = np.zeros(n, np.int64)
     woken_call = c.wakes.call[last]
-    send, last_send = (
-        c.look.first_send(sus.run[first], sock),
-        c.look.last_send(sus.run[first], sock),
-    )
+    sends, piece = c.calls.sends, c.look.first_send(sus.run[first], sock)
+    send = take(sends.row, piece)
+    last_send = take(sends.row, c.look.last_send(sus.run[first], sock))
     is_connect = by == BY_CONNECT
     send = np.where(is_connect, woken_call, send)
     last_send = np.where(is_connect, woken_call, last_send)
@@ -104,7 +103,9 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     t1 = np.where(send >= 0, take(call["ts_ns"], send), parked)
     sent_end = take(call["ts_ns"], last_send) + take(call["dur_ns"], last_send)
     t2 = np.where(send >= 0, np.maximum(sent_end, parked), parked)
-    bits[(send < 0) & np.isin(by, (BY_RECV, BY_ACCEPT))] |= reasons.bit("no_send")
+    t1, t2 = np.minimum(t1, t8), np.minimum(t2, t8)
+    kept = c.receipts.kept[first] | c.receipts.kept[last]
+    bits[(send < 0) & ~kept & np.isin(by, (BY_RECV, BY_ACCEPT))] |= reasons.bit("no_send")
 
     in_task = c.wakes.in_task[last]
     t7 = np.where(in_task, t8, sus.wake[last])
@@ -134,11 +135,12 @@ def _cut(c: _Cutter, first: Ints, last: Ints) -> Legs:
     bits[early] |= reasons.bit("answer_before_suspend")
     bits[is_open] |= reasons.bit("trace_ended")
     bits[in_task] |= reasons.bit("read_in_task")
-    sender = np.where(is_connect, 0, take(c.calls.task, send, 0))
+    sender = np.where(is_connect, 0, take(sends.task, piece, 0))
     bits[(sender > 0) & (sender != sus.task[first])] |= reasons.bit("sent_by_child")
     bits[c.receipts.guessed[first] | c.receipts.guessed[last]] |= reasons.bit("last_sender")
     bits[c.receipts.shared[last] > 1] |= reasons.bit("recv_shared")
-    bits[c.receipts.buffered[last] > 0] |= reasons.bit("buffered_write")
+    bits[c.receipts.send_shared[first] | c.receipts.send_shared[last]] |= reasons.bit("send_shared")
+    bits[kept] |= reasons.bit("buffered_write")
     cuts = _ordered(cuts)
     rows |= {
         "step_id": sus.step[first],

@@ -160,7 +160,7 @@ class Lookups:
 
     @cached_property
     def _socks(self) -> Ints:
-        return distinct(self._call["sock"][self._calls.sends])
+        return distinct(self._call["sock"][self._calls.sends.row])
 
     def _run_sock(self, run: Ints, sock: Ints) -> Ints:
         """Return one number for (run, socket), -1 for one without sends."""
@@ -170,19 +170,24 @@ class Lookups:
 
     @cached_property
     def _sends(self) -> Index:
-        sends = self._calls.sends
-        key = self._run_sock(self._calls.run[sends], self._call["sock"][sends])
-        return Index(key, self._call["ts_ns"][sends])
+        """Find what a run sent on a socket, at the latest when the loop's iteration ended."""
+        sends, call = self._calls.sends, self._call
+        key = self._run_sock(sends.run, call["sock"][sends.row])
+        kept = np.flatnonzero(sends.kept)
+        row = sends.row[kept]
+        waited = self.waits.by_begin.after(call["tid"][row], sends.written_ns[kept])
+        late = call["ts_ns"][row] > take(self.waits.begin, waited, 1 << 62)
+        key[kept[late]] = -1
+        return Index(key, call["ts_ns"][sends.row])
 
     def first_send(self, run: Ints, sock: Ints) -> Ints:
-        """Return the first send on a socket in a run."""
+        """Return the first of `sends` on a socket that a run wrote."""
         key = self._run_sock(run, sock)
-        found = take(self._calls.sends, self._sends.after(key, np.zeros(len(run), np.int64)))
+        found = self._sends.after(key, np.zeros(len(run), np.int64))
         return np.where((key >= 0) & (sock > 0), found, -1)
 
     def last_send(self, run: Ints, sock: Ints) -> Ints:
-        """Return the last send on a socket in a run."""
+        """Return the last of `sends` on a socket that a run wrote."""
         key = self._run_sock(run, sock)
-        late = np.full(len(run), 1 << 62, np.int64)
-        found = take(self._calls.sends, self._sends.before(key, late))
+        found = self._sends.before(key, np.full(len(run), 1 << 62, np.int64))
         return np.where((key >= 0) & (sock > 0), found, -1)

@@ -89,8 +89,9 @@ def picture_of(events: Events) -> Picture:
     calls = with_errands(events, runs, calls, sus, wakes, tasks)
     receipts = receipts_of(events, runs, calls, sus, wakes)
     sockets = sockets_of(events)
-    moved = np.concatenate([calls.sends, calls.recvs])
-    owner = take(sus.group, Keys(sus.run).find(calls.run[moved]))
+    moved = np.concatenate([calls.sends.row, calls.recvs])
+    mover = np.concatenate([calls.sends.run, calls.run[calls.recvs]])
+    owner = take(sus.group, Keys(sus.run).find(mover))
     order = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0) :]
     streams = Streams(events, sockets)
     for table in ("transmit", "step", "socket"):

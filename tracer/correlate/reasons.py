@@ -24,11 +24,12 @@ REASONS: dict[str, str] = {
     "not_tcp": "the socket is not TCP: bytes cannot be followed by sequence number",
     "last_sender": "bytes that nobody waited for yet: given to the await that had sent last",
     "poll_already_running": "the packet came in a poll that was running: no interrupt of its own",
-    "buffered_write": "a callback sent what the task's own write had left in the buffer",
+    "buffered_write": "the loop sent what the task had written from a buffer, after its step",
     "threaded_napi": "a thread of the kernel polled the device: no softirq brought the packet",
     "sent_by_child": "a task that this one had created for it sent the request",
     "ready_not_listed": "poll and select do not list what is ready: the receive after it tells",
     "pipe": "the bytes went through a pipe: no packets carry them",
+    "send_shared": "one send call carried the bytes of several writers; each row has its own part",
 }
 _BIT = {name: 1 << i for i, name in enumerate(REASONS)}
 

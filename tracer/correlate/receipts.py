@@ -44,10 +44,11 @@ class Receipts:
 
     `first_recv` is the first receive of the group that woke the suspension; `shared` counts the
     suspensions that the waking receive served, `guessed` says that some bytes were given to the
-    last sender. `loose_recvs` and `loose_sends` are rows of
-    `syscall` made in callbacks that woke no task; `lost_calls` those on a loop's thread that
-    belong to no run and no task at all. `served_call` are receives, `served` the suspension that
-    each was for: one that served several has a place for each.
+    last sender. `kept` and `send_shared` say that some of the bytes sent were kept back at first,
+    and that some went together with others'. `loose_recvs` are rows of `syscall`, `loose_sends` of
+    Calls.sends, of callbacks that woke no task; `lost_recvs` and `lost_sends` those on a loop's
+    thread that belong to no run and no task at all. `served_call` are receives, `served` the
+    suspension that each was for: one that served several has a place for each.
     """
 
     sent: Ints
@@ -55,17 +56,19 @@ class Receipts:
     first_recv: Ints
     shared: Ints
     guessed: Bools
-    buffered: Ints
+    kept: Bools
+    send_shared: Bools
     loose_recvs: Ints
     loose_sends: Ints
-    lost_calls: Ints
+    lost_recvs: Ints
+    lost_sends: Ints
     served_call: Ints
     served: Ints
 
     def of_rows(self, rows: Ints) -> Receipts:
         """Return the bytes of some suspensions."""
-        calls = ("loose_recvs", "loose_sends", "lost_calls", "served_call", "served")
-        return replace(self, **of_rows(self, rows, whole=calls))
+        loose = ("loose_recvs", "loose_sends", "lost_recvs", "lost_sends")
+        return replace(self, **of_rows(self, rows, whole=(*loose, "served_call", "served")))
 
 
 def receipts_of(
@@ -79,9 +82,8 @@ def receipts_of(
     sock = call["sock"][order]
     woke = np.isin(order, np.concatenate([wakes.receive[by_recv], wakes.of_lost]))
     sends = calls.sends
-    sent_last = take(
-        sends, Index(call["sock"][sends], call["ts_ns"][sends]).before(sock, call["ts_ns"][order])
-    )
+    by_sock = Index(call["sock"][sends.row], call["ts_ns"][sends.row])
+    sent_last = by_sock.before(sock, call["ts_ns"][order])
     asker = _askers(events, calls, sus, wakes, order, woke, sent_last)
     reader = _readers(events, calls, sus, wakes, order, woke, sent_last)
     found = np.flatnonzero((asker >= 0) & (reader < 0))
@@ -121,40 +123,40 @@ def receipts_of(
     in_step = take(runs.step, calls.run[rest]) >= 0
     received += sum_by(np.where(in_step, own, -1), call["ret"][rest], sus.count)
     in_callback = runs.is_callback(calls.run[rest])
-    unowned = _nobodys(events, runs, calls, np.concatenate([rest, sends]))
-    nobody, orphans = unowned[: len(rest)], unowned[len(rest) :]
+    nobody = _nobodys(events, runs, rest, calls.run[rest], calls.task[rest])
+    orphans = _nobodys(events, runs, sends.row, sends.run, sends.task)
 
-    by_step = take(runs.step, calls.run[sends]) >= 0
-    sent = sum_by(
-        np.where(by_step, of_run.find(calls.run[sends]), -1), call["ret"][sends], sus.count
-    )
-    later = sends[runs.is_callback(calls.run[sends])]
-    owner, left_over = _callback_send_owner(events, calls, sus, wakes, later)
-    buffered = sum_by(np.where(left_over, owner, -1), call["ret"][later], sus.count)
-    sent += sum_by(owner, call["ret"][later], sus.count)
+    owner = np.where(take(runs.step, sends.run) >= 0, of_run.find(sends.run), -1)
+    later = np.flatnonzero(runs.is_callback(sends.run))
+    owner[later], left_over = _callback_send_owner(events, calls, sus, wakes, later)
+    kept = sends.kept & (calls.run[sends.row] != sends.run)
+    kept[later] = left_over
+    sent = sum_by(owner, sends.bytes, sus.count)
     return Receipts(
         sent=lean(sent),
         received=lean(received),
         first_recv=lean(first_recv),
         shared=lean(shared),
         guessed=guessed,
-        buffered=lean(buffered),
+        kept=np.bincount(owner[kept & (owner >= 0)], minlength=sus.count) > 0,
+        send_shared=np.bincount(owner[sends.shared() & (owner >= 0)], minlength=sus.count) > 0,
         loose_recvs=rest[in_callback & (call["ret"][rest] > 0)],
-        loose_sends=later[owner < 0],
-        lost_calls=np.concatenate([rest[nobody & (call["ret"][rest] > 0)], sends[orphans]]),
+        loose_sends=later[owner[later] < 0],
+        lost_recvs=rest[nobody & (call["ret"][rest] > 0)],
+        lost_sends=np.flatnonzero(orphans),
         served_call=lean(np.concatenate([given, order[spans(begin[at], at + 1)]])),
         served=lean(np.concatenate([given_to, np.repeat(by_recv, at + 1 - begin[at])])),
     )
 
 
-def _nobodys(events: Events, runs: Runs, calls: Calls, rows: Ints) -> Bools:
+def _nobodys(events: Events, runs: Runs, rows: Ints, run: Ints, task: Ints) -> Bools:
     """Say which calls belong to no run and no task though a loop ran in their thread.
 
     Before a loop was seen there, and after its last run, the program itself uses its sockets.
     """
     call, loop = events["syscall"], events["loop"]
     tid, ts = call["tid"][rows], call["ts_ns"][rows]
-    nobody = (calls.run[rows] < 0) & (calls.task[rows] == 0) & np.isin(tid, distinct(runs.tid))
+    nobody = (run < 0) & (task == 0) & np.isin(tid, distinct(runs.tid))
     nobody &= ~is_pipe(call["sock"][rows])
     if anything(events):  # its loop's record may be among what was lost
         return np.asarray(nobody)
@@ -183,7 +185,7 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
         wakes: how they ended.
         order: receives sorted by socket, time.
         woke: which of them woke somebody.
-        last: the last send on the socket before each, -1 for none.
+        last: the last of `calls.sends` on the socket before each, -1 for none.
 
     """
     call, n = events["syscall"], len(order)
@@ -193,10 +195,11 @@ def _askers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     since, group = _since(woke, at, sus.begin[by_recv]), np.full(n + 1, -1, np.int64)
     group[at] = sus.group[by_recv]
     after = _next_woken(sock, woke)
-    asker = np.where(last >= 0, Keys(sus.run).find(take(calls.run, last)), -1)
+    asker = np.where(last >= 0, Keys(sus.run).find(take(calls.sends.run, last)), -1)
+    sent_ns = take(call["ts_ns"], take(calls.sends.row, last), 0)
     going_on = (take(sus.begin, asker, _NEVER) <= ts) & (take(sus.resume, asker) > ts)
     unasked = ~woke & (since[after] > ts) & (take(sus.group, asker) != group[after])
-    fits = (asker >= 0) & going_on & unasked & ~touched(events, take(call["ts_ns"], last, 0), ts)
+    fits = (asker >= 0) & going_on & unasked & ~touched(events, sent_ns, ts)
     return np.where(fits, asker, -1)
 
 
@@ -216,7 +219,7 @@ def _readers(  # noqa: PLR0913, PLR0917 (what receipts_of has)
     call = events["syscall"]
     run, sock = calls.run[order], call["sock"][order]
     ended = np.where(run >= 0, Keys(sus.next_run).find(run), -1)
-    fresh = take(call["ts_ns"], last) >= take(sus.resume, ended)
+    fresh = take(calls.sends.written_ns, last) >= take(sus.resume, ended)
     fits = ~woke & (ended >= 0) & (take(wakes.by, ended) == BY_RECV) & ~fresh
     return np.where(fits & (take(wakes.sock, ended) == sock), ended, -1)
 
@@ -273,9 +276,19 @@ def _next_woken(sock: Ints, woke: Bools) -> Ints:
 def _callback_send_owner(
     events: Events, calls: Calls, sus: Suspensions, wakes: Wakes, sends: Ints
 ) -> tuple[Ints, Bools]:
-    """Return the suspension that each callback's send belongs to, and which ones a task left."""
-    call = events["syscall"]
-    run, sock, ts = calls.run[sends], call["sock"][sends], call["ts_ns"][sends]
+    """Return the suspension that each callback's send belongs to, and which ones a task left.
+
+    Args:
+        events: the trace.
+        calls: its calls.
+        sus: its suspensions.
+        wakes: how they ended.
+        sends: those of `calls.sends` that callbacks wrote.
+
+    """
+    call, sent = events["syscall"], calls.sends
+    run, row = sent.run[sends], sent.row[sends]
+    sock, ts = call["sock"][row], call["ts_ns"][row]
     writes = np.flatnonzero(wakes.by == BY_WRITE)
     drained = take(writes, Keys(wakes.call_run[writes]).find(run))
     reads = np.flatnonzero(wakes.by == BY_RECV)
@@ -284,10 +297,13 @@ def _callback_send_owner(
     )
     # only a suspension that had begun by then can own it
     following = np.where(take(sus.begin, following, 1 << 62) <= ts, following, -1)
-    own = events.sends[calls.task[events.sends] > 0]
-    last = take(own, Index(call["sock"][own], call["ts_ns"][own]).before(sock, ts))
-    stepped = Keys(sus.run).find(take(calls.run, last))
+    own = np.flatnonzero(sent.task > 0)
+    own_row = sent.row[own]
+    last = take(own, Index(call["sock"][own_row], call["ts_ns"][own_row]).before(sock, ts))
+    stepped = Keys(sus.run).find(take(sent.run, last))
     # another task's send may be among what was lost in between
-    stepped = np.where(touched(events, take(call["ts_ns"], last, 0), ts), -1, stepped)
+    before = take(call["ts_ns"], take(sent.row, last), 0)
+    stepped = np.where(touched(events, before, ts), -1, stepped)
     left = np.where(drained >= 0, drained, np.where(following < 0, stepped, -1))
+    left[sent.kept[sends]] = -1  # the callback wrote these bytes itself
     return np.where(left >= 0, left, following), left >= 0

@@ -127,9 +127,8 @@ def _shaken(p: Picture) -> _Columns:
     rows, run, at = rows[fits], run[fits], at[fits]
     outcome = _outcomes(p, at)
     sends = p.calls.sends
-    first = take(
-        sends, Index(p.calls.run[sends], call["ts_ns"][sends]).after(run, back["ts_ns"][rows])
-    )
+    sent = Index(sends.run, call["ts_ns"][sends.row])
+    first = take(sends.row, sent.after(run, back["ts_ns"][rows]))
     return _part(
         p,
         "handshake",

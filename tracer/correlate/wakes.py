@@ -156,7 +156,7 @@ class _Search:
         nameless = (self.leaf_ids > 0) & (events.known(sus.agent, self.leaf_ids) < 0)
         self.leaf[nameless] = KINDS.index("unknown")
         self.recvs = Index(calls.run[calls.recvs], call["ts_ns"][calls.recvs])
-        self.sends = Index(calls.run[calls.sends], call["ts_ns"][calls.sends])
+        self.sends = Index(calls.run[calls.sends.row], call["ts_ns"][calls.sends.row])
         self.chain = _Chain(events, runs, calls, self.recvs)
         self.waker, self.wake, self.link = self.chain.root(sus)
         self.over = _over(events, runs, self.waker)
@@ -191,7 +191,7 @@ class _Search:
 
     def written(self) -> Ints:
         """Return the sends of a writer's callback."""
-        sends, at = self.calls.sends, self.sends.before(self.waker, self.wake)
+        sends, at = self.calls.sends.row, self.sends.before(self.waker, self.wake)
         return np.where(self.from_reader, take(sends, at), -1)
 
     def connected(self) -> Ints:
@@ -221,7 +221,7 @@ class _Search:
         """
         call, sus = self.events["syscall"], self.sus
         own = take(self.calls.recvs, self.recvs.after(sus.next_run, sus.resume))
-        sends = take(self.calls.sends, self.sends.after(sus.next_run, sus.resume))
+        sends = take(self.calls.sends.row, self.sends.after(sus.next_run, sus.resume))
         first = take(call["ts_ns"], own) < take(call["ts_ns"], sends, _NEVER)
         wrapped = (self.link >= 0) & self.over & ~self.by_callback & _is_of(self.leaf, _WRAPPING)
         by_reader = self.runs.is_callback(self.behind)
