@@ -10,6 +10,13 @@
 static PyObject *old_write, *old_writelines, *queue_size;
 static PyObject *name_get_extra_info, *name_socket, *name_fileno;
 
+/* Descriptors of streams that wrote lately: to ask a stream costs as much as all the rest. */
+static struct known {
+	const void *stream; /* compared, never followed */
+	PyObject *alive;    /* weak reference to it: another one may get its address */
+	s32 fd;
+} known[256];
+
 static u64 queued(PyObject *stream)
 {
 	PyObject *size = PyObject_CallOneArg(queue_size, stream);
@@ -24,7 +31,7 @@ static u64 queued(PyObject *stream)
 }
 
 /* Return a stream's descriptor, -1 if it has none any more. */
-static s32 descriptor(PyObject *stream)
+static s32 ask_descriptor(PyObject *stream)
 {
 	PyObject *socket = PyObject_CallMethodOneArg(stream, name_get_extra_info, name_socket);
 	PyObject *number = NULL;
@@ -37,6 +44,26 @@ static s32 descriptor(PyObject *stream)
 	Py_XDECREF(socket);
 	PyErr_Clear();
 	return fd;
+}
+
+static s32 descriptor(PyObject *stream)
+{
+	struct known *entry = &known[((uintptr_t)stream >> 4) % 256];
+	PyObject *object = entry->stream == stream ? weak_get(entry->alive) : NULL;
+
+	Py_XDECREF(object);
+	if (object == stream)
+		return entry->fd;
+	entry->stream = NULL;
+	Py_XSETREF(entry->alive, PyWeakref_NewRef(stream, NULL));
+	if (!entry->alive) {
+		PyErr_Clear();
+		return ask_descriptor(stream);
+	}
+	entry->fd = ask_descriptor(stream);
+	if (entry->fd >= 0)
+		entry->stream = stream;
+	return entry->fd;
 }
 
 static void tell(PyObject *stream, u64 begin_ns, u64 before, u64 after)
