@@ -99,6 +99,7 @@ def test_no_trace_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TraceUnreadable, match="no trace"):
         newest_trace(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["/opt/bin/awaitscope", "info"])
     done = CliRunner().invoke(main, ["info"])
     assert done.exit_code == 6
-    assert "awaitscope run" in done.output
+    assert "sudo /opt/bin/awaitscope run" in done.output
