@@ -460,6 +460,19 @@ print(sorted({"asyncio", "subprocess", "hashlib", "sysconfig"} & set(sys.modules
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("lab_in_c", [sys.executable], indirect=True)
+def test_a_process_that_builds_the_agent_does_not_show_it(lab_in_c: Lab) -> None:
+    """The first process of an interpreter has the agent, and what it imported is its own."""
+    program = """
+import os, sys
+print(sorted(set(sys.modules) - {"_awaitscope_agent", "__future__"}), os.listdir("/proc/self/fd"))
+"""
+    plain = lab_in_c.run(program, traced=False).stdout
+    lab_in_c.cache = lab_in_c.folder / "empty"
+    assert lab_in_c.run(program).stdout == plain
+    assert [int(ring.head["mode"]) for ring in lab_in_c.rings()] == [1]
+
+
 def test_failure_leaves_a_reason_and_the_app_alone(lab: Lab) -> None:
     """Where it cannot work the agent says why where it can, and the app runs on."""
     program = "import asyncio.base_events\nprint('fine')\n"

@@ -186,15 +186,16 @@ def reason_of(code: int) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Build into the cache directory given; print what failed to stderr."""
+    """Build into the cache directory given and print the path; what failed goes to stderr."""
     try:
-        build_here(argv[1])
+        path = build_here(argv[1])
     except BuildError as error:
         print(error, file=sys.stderr)
         return exit_code(error.code)
     except OSError as error:
         print(f"unsafe_cache: {error}", file=sys.stderr)
         return exit_code("unsafe_cache")
+    print(path, end="")
     return 0
 
 

@@ -40,16 +40,24 @@ def _module(name, path, folder=None):
 
 
 def _spawn_build(build, cache):
-    """Compile in a child, so that this process imports nothing for it."""
+    """Compile in a child, so that this process imports nothing for it; return the file's path."""
     if not sys.executable:
         raise _Reason("build_failed: the interpreter has no path")
     env = {k: v for k, v in os.environ.items() if not k.startswith("AWAITSCOPE_")}
-    actions = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    argv = [sys.executable, "-I", "-S", _BUILD, cache]
-    pid = os.posix_spawn(sys.executable, argv, env, file_actions=actions)
+    out, its = os.pipe()
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, its, 1)]
+        actions += [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 2)]
+        argv = [sys.executable, "-I", "-S", _BUILD, cache]
+        pid = os.posix_spawn(sys.executable, argv, env, file_actions=actions)
+    finally:
+        os.close(its)
+    with open(out, "rb") as pipe:
+        path = os.fsdecode(pipe.read())
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
         raise _Reason(f"{build.reason_of(code)}: compiling the agent failed")
+    return path
 
 
 def _load(build, cache):
@@ -57,16 +65,13 @@ def _load(build, cache):
     import _frozen_importlib_external
     import _imp
 
+    # only the child works out the sources' hash: hashlib is the app's to import
+    source = os.environ.get("AWAITSCOPE_SOURCES")
     try:
-        source = os.environ.get("AWAITSCOPE_SOURCES")
-        path = build.cached(cache, source)
-        if path is None:
-            _spawn_build(build, cache)
-            path = build.cached(cache)
+        path = source and build.cached(cache, source)
     except build.BuildError as error:
         raise _Reason(str(error)) from None
-    if path is None:
-        raise _Reason("build_failed: the agent is not in the cache")
+    path = path or _spawn_build(build, cache)
     name = "_awaitscope_agent"
     loader = _frozen_importlib_external.ExtensionFileLoader(name, path)
     try:
