@@ -31,23 +31,25 @@ _NEEDS = ("mmdebstrap", "patchelf", "unshare")
 
 
 @cache
-def unpacked(name: str) -> Path:
+def unpacked(name: str, *more: str) -> Path:
     """Return the path of an interpreter of SUITES, unpacked if it is not there yet.
 
-    BuildFailed if it cannot be had; the text says why.
+    With `more` it is another one, that has these packages, too. BuildFailed if it cannot be had;
+    the text says why.
     """
     if name not in SUITES:
         raise BuildFailed(f"no release of Debian has {name}")
     suite = SUITES[name]
     key = key_of(suite, str(ROOT), inspect.getsource(_unpack) + inspect.getsource(_settle))
-    with building(PLACE, f"{name}-{key}") as (final, fresh):
+    label = "+".join((name, *more))
+    with building(PLACE, f"{label}-{key}") as (final, fresh):
         if fresh:
             missing = [need for need in _NEEDS if shutil.which(need) is None]
             if missing or os.geteuid():
                 why = f"missing: {', '.join(missing)}" if missing else "not root"
                 raise BuildFailed(f"{why}; fix: sudo make test")
-            print(f"unpacking {name} of Debian {suite} …", file=sys.stderr)
-            _unpack(name, suite, fresh)
+            print(f"unpacking {label} of Debian {suite} …", file=sys.stderr)
+            _unpack((name if name == "pypy3" else f"{name}-dev", *more), suite, fresh)
             _settle(name, fresh, final)
         return final / "usr" / "bin" / name
 
@@ -61,7 +63,7 @@ def obstacle() -> str | None:
     return None
 
 
-def _unpack(name: str, suite: str, folder: Path) -> None:
+def _unpack(packages: tuple[str, ...], suite: str, folder: Path) -> None:
     run(
         # its mounts go with it, also if it is interrupted
         *("unshare", "--mount", "--propagation", "private"),
@@ -69,7 +71,7 @@ def _unpack(name: str, suite: str, folder: Path) -> None:
         # an archive's copy may lag behind; what is in it is signed all the same
         *('--aptopt=Acquire::Check-Valid-Until "false"', '--aptopt=Acquire::Languages "none"'),
         *('--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"),
-        *(f"--include={name if name == 'pypy3' else f'{name}-dev'}", suite, folder, mirror()),
+        *(f"--include={','.join(packages)}", suite, folder, mirror()),
     )
     shutil.rmtree(folder / "dev")
 
