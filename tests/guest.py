@@ -1,6 +1,6 @@
 """Run others' test suites with and without awaitscope and compare what came of each test.
 
-    sudo make test-guest           # all suites: some TODO minutes
+    sudo make test-guest           # all suites; of these aiohttp takes 3 minutes on two idle cores
     sudo .venv/bin/python tests/guest.py --suite cpython --python python3.15
     sudo .venv/bin/python tests/guest.py --suite asyncpg --light
 
@@ -178,11 +178,12 @@ class Runner:
                 running.wait(TELL_S)
                 return
             spent = time.monotonic() - begin
-            last = ([""] + _lines(log)[:-1])[-1]  # the last one may not be whole yet
-            print(f"guest: {self._name}, {label}: {spent:.0f} s: {last[-60:]}", file=sys.stderr)
+            whole = ["", *_lines(log)[:-1]]
+            tell = f"guest: {self._name}, {label}: {spent:.0f} s: {whole[-1][-60:]}"
+            print(tell, file=sys.stderr)
         running.terminate()
         running.wait()
-        raise RuntimeError(f"{self._name}, {label}: not done after {RUN_S} s: {last}")
+        raise RuntimeError(f"{self._name}, {label}: not done after {RUN_S} s")
 
     def agents(self, trace: Path) -> None:
         """Make sure that the agent was there; RuntimeError if not."""

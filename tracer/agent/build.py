@@ -195,7 +195,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         print(f"unsafe_cache: {error}", file=sys.stderr)
         return exit_code("unsafe_cache")
-    print(path, end="")
+    sys.stdout.buffer.write(os.fsencode(path))
     return 0
 
 
