@@ -50,7 +50,7 @@ bench: setup-test ## measure what tracing costs, beside the bars (needs sudo)
 test-matrix: setup-test ## run real frameworks on every CPython of this machine (needs sudo)
 	@$(OWNED) $(BIN)/python tests/matrix.py $(MATRIX_ARGS)
 
-test-guest: setup-test ## run others' test suites with and without awaitscope (needs sudo)
+test-guest: setup-test ## run others' test suites with and without awaitscope (needs sudo; 3 to 10 minutes each)
 	@$(OWNED) $(BIN)/python tests/guest.py $(GUEST_ARGS)
 
 clean: ## remove .venv and all caches
