@@ -47,7 +47,7 @@ from tracer.store.layout import (
 )
 from tracer.store.ringfile import RingFile, write_all
 from tracer.store.stops import STOPS, is_nearly_full, stop_of
-from tracer.system.checks import Machine, rights
+from tracer.system.checks import Machine, load, rights
 from tracer.system.invocation import sudo_line
 
 if TYPE_CHECKING:
@@ -125,9 +125,10 @@ def _try(action: Callable[[], None]) -> None:
 def _require_root() -> None:
     if os.geteuid() != 0:
         raise Prerequisite("tracing needs root: it loads programs into the kernel", sudo_line())
-    mine = rights(Machine())
-    if mine.status == "fail":
-        raise Prerequisite(f"this root may not load programs: {mine.seen}", mine.fix)
+    here = Machine()
+    for check in (rights(here), load(here)):
+        if check.status == "fail":
+            raise Prerequisite(f"this root may not load programs: {check.seen}", check.fix)
 
 
 def _refuse_to_nest() -> None:
