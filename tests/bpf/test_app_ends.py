@@ -209,7 +209,7 @@ def test_a_daemon_is_recorded_until_its_command_returns(scope: Scope, daemon: st
         assert process.wait(timeout=30) == 0
     tgid = int((scope.folder / "daemon.tgid").read_text())
     said = (scope.folder / "err").read_text()
-    assert f"still running, recorded up to here: {tgid} (python" in said
+    assert f"still running when the command returned: {tgid} (python" in said
     ticks = scope.folder / "ticks"
     size = ticks.stat().st_size
     until(lambda: ticks.stat().st_size > size + 20, "the daemon to go on")

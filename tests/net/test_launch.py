@@ -128,6 +128,16 @@ def test_in_a_container(tmp_path: Path) -> None:
     check_all(trace)
 
 
+def test_a_process_in_a_container_is_named(tmp_path: Path) -> None:
+    """The kernel's number is a stranger's in there; its own is known by its agent."""
+    container = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+    words = ["-c", "import asyncio; asyncio.run(asyncio.sleep(0.5))"]
+    run = [str(COMMAND), "run", "-o", str(tmp_path / "t"), "--", sys.executable, *words]
+    subprocess.run([*container, *run], capture_output=True, timeout=60, check=True)
+    (target,) = Traced(tmp_path / "t", {}).info["targets"]
+    assert target["argv"][1:] == words
+
+
 @pytest.mark.parametrize("flag", ["-I", "-E", "-S"])
 def test_without_its_start_hook_a_python_has_no_tasks_and_info_says_so(
     flag: str, tmp_path: Path

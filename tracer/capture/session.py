@@ -22,6 +22,7 @@ from tracer.capture import also
 from tracer.capture.cards import Cards
 from tracer.capture.leftover import gap_records, open_records, seed_records
 from tracer.capture.loader import Loader
+from tracer.capture.named import maps, what_proc_says
 from tracer.capture.ring import KernelRing
 from tracer.capture.runtimes import RunTimes
 from tracer.capture.sampler import Sampler
@@ -47,8 +48,9 @@ from tracer.store.layout import (
 )
 from tracer.store.ringfile import RingFile, write_all
 from tracer.store.stops import STOPS, is_nearly_full, stop_of
-from tracer.system.checks import Machine, rights
+from tracer.system.checks import Machine, load, rights
 from tracer.system.invocation import sudo_line
+from tracer.system.kernel import INITIAL_PID_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,9 +127,10 @@ def _try(action: Callable[[], None]) -> None:
 def _require_root() -> None:
     if os.geteuid() != 0:
         raise Prerequisite("tracing needs root: it loads programs into the kernel", sudo_line())
-    mine = rights(Machine())
-    if mine.status == "fail":
-        raise Prerequisite(f"this root may not load programs: {mine.seen}", mine.fix)
+    here = Machine()
+    for check in (rights(here), load(here)):
+        if check.status == "fail":
+            raise Prerequisite(f"this root may not load programs: {check.seen}", check.fix)
 
 
 def _refuse_to_nest() -> None:
@@ -159,6 +162,8 @@ class _Session:
         self._rings: dict[str, tuple[RingFile, int]] = {}
         self._tgids: dict[int, int] = {}  # by agent, as the kernel says
         self._watched: set[int] = set()
+        # elsewhere the kernel's process ids are strangers' in /proc
+        self._at_home = Machine().rights.pid_namespace == INITIAL_PID_NAMESPACE
         self._next_scan = self._next_loss = 0.0
         self._stopped: str | None = None
         self._began_ns = time.monotonic_ns()
@@ -370,24 +375,24 @@ class _Session:
                     continue
                 raw = self._folder.raw / f"agent-{path.stem}.raw"
                 self._rings[path.name] = (ring, self._folder.new_file(raw, os.O_APPEND))
-        for ring, _fd in self._rings.values():
+        for name, (ring, _fd) in self._rings.items():
             if ring.agent in self._tgids and ring.agent not in self._watched:
                 self._watched.add(ring.agent)
                 self._sampler.watch(ring, self._tgids[ring.agent])
+                if not self._at_home and maps(ring.ns_tgid, self._folder.live / name):
+                    self._note_process(self._tgids[ring.agent], ring.ns_tgid)
 
-    def _note_process(self, tgid: int) -> None:
-        """Keep what /proc says of a process: it is gone when the trace is read."""
-        entry: dict[str, Any] = {"tgid": tgid, "seen_ns": time.monotonic_ns()}
-        with contextlib.suppress(OSError):
-            entry["exe"] = str(Path(f"/proc/{tgid}/exe").readlink())
-            raw = Path(f"/proc/{tgid}/cmdline").read_bytes()[:4096]
-            entry["argv"] = [a.decode(errors="replace") for a in raw.split(b"\0") if a][:64]
-            entry["uid"] = Path(f"/proc/{tgid}/status").stat().st_uid
-            entry["root"] = str(Path(f"/proc/{tgid}/root").readlink())
-            environ = Path(f"/proc/{tgid}/environ").read_bytes()
-            asked = b"AWAITSCOPE_LIVE=" + os.fsencode(self._folder.live.absolute())
-            entry["agent_asked"] = asked in environ.split(b"\0")
-        self._append(PROCESSES, entry)
+    def _note_process(self, tgid: int, pid: int = 0) -> None:
+        """Keep what /proc says of a process: it is gone when the trace is read.
+
+        Args:
+            tgid: the kernel's number, that of the first pid namespace.
+            pid: its number in ours; 0: the same there, a stranger's elsewhere.
+
+        """
+        known = pid or (tgid if self._at_home else 0)
+        said = what_proc_says(known, self._folder.live) if known else {}
+        self._append(PROCESSES, {"tgid": tgid, "seen_ns": time.monotonic_ns(), **said})
 
     def _note_losses(self) -> None:
         self._append(

@@ -79,8 +79,8 @@ def summary(trace: Trace) -> list[str]:
     left = manifest.get("left_running", [])
     if left and manifest.get("exit_code") is not None:
         lines.append(
-            f"still running, recorded up to here: {_listing(trace, left)}; a command that goes into"
-            " the background is recorded until it returns: run it in the foreground"
+            f"still running when the command returned: {_listing(trace, left)}; to record more of"
+            " what a command leaves in the background, run that in the foreground"
         )
     return lines + _slowest(trace) + _held(trace)
 
