@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from coded_loads import LOADS, peers
 from tracing import (
     EAGER_PYTHONS,
     LOOP_KINDS,
@@ -24,7 +25,7 @@ from tracing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["pool", "pools", "recording", "traced"]
 
@@ -40,6 +41,13 @@ _RECORDINGS: dict[str, Callable[..., Traced]] = {
     "uvloop-multiplex": lambda traced: traced("multiplex.py", *on("uvloop")),
     "loops-eager": lambda traced: traced("loops.py", "eager", python=interpreter(*EAGER_PYTHONS)),
 }
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Give the option that names a certificate for localhost."""
+    with peers(tmp_path_factory.mktemp("certificate")) as made:
+        yield made.options(LOADS["tls_streams"])
 
 
 @pytest.fixture(

@@ -128,6 +128,31 @@ def _event(out: Decoded, packet: Any, texts: Any, open_: Any) -> None:
             open_[event.track_uuid].append((name, at, facts))
 
 
+def test_set_ups_are_slices(pool: Traced, files: dict[str, Path], decoded: Decoded) -> None:
+    """Each part of a connection's set-up is on a line of the await's task, in both formats."""
+    expected = sorted(
+        (row["task_id"], row["await_id"], part["what"], part["start_ns"], part["dur_ns"])
+        for row in pool.awaits
+        for part in row["setup"]
+    )
+    task_of = {row["await_id"]: row["task_id"] for row in pool.awaits}
+    parents = {f"task {t['task_name'] or t['task_id']}": t["task_id"] for t in pool.tasks}
+    perfetto = []
+    for uuid, slices in decoded.slices.items():
+        track = decoded.tracks[uuid]
+        if track.name == "connection set-up":
+            task = parents[decoded.tracks[track.parent_uuid].name]
+            perfetto += [(task, f["await_id"], what, a, b - a) for what, a, b, f in slices]
+    assert sorted(perfetto) == expected
+    assert expected
+    chrome = [
+        (task_of[e["args"]["await_id"]], e["args"]["await_id"], e["name"])
+        for e in json.loads(files["chrome"].read_text())["traceEvents"]
+        if e.get("cat") == "setup"
+    ]
+    assert sorted(chrome) == sorted(row[:3] for row in expected)
+
+
 def test_the_same_await_everywhere(
     pool: Traced, files: dict[str, Path], decoded: Decoded, tmp_path: Path
 ) -> None:

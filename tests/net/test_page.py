@@ -134,6 +134,34 @@ def test_an_await_is_the_same_as_in_the_terminal(
     assert re.search(r"#\d+", proof)
 
 
+def test_set_up_of_a_connection(
+    traced: Tracings, certificate: list[str], opened: Callable[..., Opened]
+) -> None:
+    """An await that opened a connection shows each part; one that had it shows no such table."""
+    trace = traced("setups.py", *certificate)
+    page, data = opened(trace)
+    shown = set()
+    for number, one in data["awaits"].items():
+        page.evaluate(f"location.hash = '#await={number}'")
+        page.wait_for_function(
+            f"document.getElementById('one-title').textContent.startsWith('await {number}:')"
+        )
+        parts = one["await"]["setup"]
+        assert parts == trace.read("awaits")["rows"][int(number) - 1]["setup"]
+        assert page.locator("#one-setup").is_visible() == bool(parts)
+        texts = page.locator("#one-setup tbody tr").all_inner_texts()
+        for part, text in zip(parts, texts, strict=True):
+            assert [part["what"], part["outcome"]] == text.split("\t")[0::4][:2]
+            assert all(f"{proof['event']}#{proof['id']}" in text for proof in part["evidence"])
+            shown.add((part["what"], part["outcome"]))
+        inside = [p for p in parts if one["start_ns"] <= p["start_ns"] <= one["end_ns"]]
+        drawn = page.locator("#swimlane rect.setup title").all_text_contents()
+        assert [text.partition(":")[0] for text in drawn] == [p["what"] for p in inside]
+        if len(inside) > 1:
+            keep(page, "setup")
+    assert shown >= {("resolve", "result"), ("connect", "result"), ("handshake", "result")}
+
+
 def test_deep_links_and_examples(pool: Traced, opened: Callable[..., Opened]) -> None:
     """`#await=ID` opens that await; a click on an example goes there; an unknown one says how."""
     _page, data = opened(pool)

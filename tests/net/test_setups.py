@@ -7,23 +7,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from coded_loads import LOADS, peers
 from shape_rows import subjects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tracing import Row, Traced, Tracings
 
 pytestmark = pytest.mark.bpf
 ESTABLISHED = 1  # include/net/tcp_states.h
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """Give the option that names a certificate for localhost."""
-    with peers(tmp_path_factory.mktemp("setups")) as made:
-        yield made.options(LOADS["tls_streams"])
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tracer.correlate.trace import Trace, open_trace
+from tracer.report.page.connections import CONNECTS, SET_UP
 from tracer.report.page.findings import (
     ALONE_NS,
-    CONNECTS,
     HIDDEN_RECEIVES,
     REPEATED,
     TOGETHER,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "trace"
 MS = 1_000_000
 SYN_SENT, ESTABLISHED = 2, 1  # include/net/tcp_states.h
-TABLES = ("await", "task_total", "socket_state", "retransmit", "syscall", "step")
+TABLES = ("await", "task_total", "socket_state", "retransmit", "syscall", "step", "setup")
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,56 @@ def test_a_connection_for_each_task(trace: Trace) -> None:
     assert titles(trace) == ["A connection is opened for almost every task"]
     put_awaits(trace, *({"task_id": CONNECTS + n} for n in range(CONNECTS)))
     assert titles(trace) == []
+
+
+def put_setup(trace: Trace, await_id: int, *parts: tuple[str, int, int]) -> None:
+    """Add parts of an await's set-up: what, begin and end in ms of the await."""
+    (row,) = trace.rows('SELECT task_id, start_ns FROM "await" WHERE await_id = $1', await_id)
+    for what, begin, end in parts:
+        times = {"start_ns": row["start_ns"] + begin * MS, "dur_ns": (end - begin) * MS}
+        put(trace, "setup", await_id=await_id, task_id=row["task_id"], what=what, **times)
+
+
+def test_a_connection_each_time(trace: Trace) -> None:
+    """Ten awaits of a line that spend a third on it, what goes on at once counted once."""
+    common = {"total_ns": 10 * MS, "task_id": None, "sent_bytes": 0}
+    put_awaits(trace, *(common | {"task_id": n} for n in range(SET_UP)))
+    for number in range(1, SET_UP):
+        put_setup(trace, number, ("resolve", 0, 1), ("connect", 1, 2), ("handshake", 2, 4))
+    assert titles(trace) == []
+    put_setup(trace, SET_UP, ("connect", 1, 4), ("connect", 2, 3))
+    (found,) = findings(trace, [])
+    assert found["title"] == "A connection is opened each time at app/a.py:1"
+    assert (found["cost_ns"], found["await_id"]) == ((4 * (SET_UP - 1) + 3) * MS, 1)
+    assert "3.9 ms of 10.0 ms" in found["text"]
+    put_awaits(trace, *([common | {"task_id": 99, "total_ns": 0}] * SET_UP))
+    assert titles(trace) == []  # now half of the line's awaits have their connection
+
+
+def test_a_connection_that_takes_little(trace: Trace) -> None:
+    """Less than a third of a line's time is none, nor is what a server does for its clients."""
+    put_awaits(trace, *({"total_ns": 10 * MS, "task_id": n} for n in range(SET_UP)))
+    for number in range(1, SET_UP + 1):
+        put_setup(trace, number, ("handshake", 0, 9))
+    assert titles(trace) == []
+    for number in range(1, SET_UP + 1):
+        trace.connection.execute("DELETE FROM setup WHERE await_id = $1", [number])
+        put_setup(trace, number, ("connect", 0, 2))
+    assert titles(trace) == []
+
+
+def test_a_connection_of_a_child_counts_once(trace: Trace) -> None:
+    """Where a task waits for another one to connect, the line of the one that waits is named."""
+    for n in range(SET_UP):
+        child = {"task_id": 100 + n, "total_ns": 4 * MS, "where": "/lib/c.py:9"}
+        put_awaits(trace, {"task_id": n, "total_ns": 5 * MS}, child)
+        put_setup(trace, 2 * n + 2, ("connect", 0, 3))
+        trace.connection.execute(
+            "INSERT INTO setup BY NAME SELECT * REPLACE ($1 AS await_id) FROM setup"
+            " WHERE await_id = $1 + 1",
+            [2 * n + 1],
+        )
+    assert titles(trace) == ["A connection is opened each time at app/a.py:1"]
 
 
 def test_a_task_that_never_yields(trace: Trace) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tracer.correlate import reasons
 from tracer.system.syscalls import name_of
 
 if TYPE_CHECKING:
     from tracer.correlate.trace import Row, Trace
 
+_STATES_FROM_LEVEL = 2  # inet_sock_set_state
 # the events that prove a part, in their order: the column that names each, and its table
 _PROOFS = {
     "work_id": "work",
@@ -23,18 +25,20 @@ def setups_of(trace: Trace, await_ids: list[int]) -> dict[int, list[Row]]:
     """Return the parts of these awaits' set-up, in order of their begin; most have none.
 
     Returns:
-        by await_id: what, outcome, task_id, start_ns, dur_ns (None: its end is not known),
-        evidence (event, table, id, ts_ns, tid).
+        by await_id: what, outcome, task_id, start_ns, dur_ns (None: its end is not known, and
+        `reason` says why), evidence (event, table, id, ts_ns, tid).
 
     """
     found: dict[int, list[Row]] = {}
     parts = trace.rows(
-        "SELECT * FROM setup WHERE await_id IN (SELECT unnest($1)) ORDER BY await_id, start_ns",
+        'SELECT setup.*, reasons FROM setup JOIN "await" USING (await_id)'
+        " WHERE await_id IN (SELECT unnest($1)) ORDER BY await_id, setup.start_ns",
         await_ids,
     )
     events = {table: _events(trace, table, parts) for table in set(_PROOFS.values())}
     for part in parts:
         shown = {key: part[key] for key in ("what", "outcome", "task_id", "start_ns", "dur_ns")}
+        shown["reason"] = _unknown_end(trace, part)
         shown["evidence"] = [
             _proof(table, events[table][part[key]])
             for key, table in _PROOFS.items()
@@ -55,6 +59,15 @@ def _events(trace: Trace, table: str, parts: list[Row]) -> dict[int, Row]:
         f'SELECT id, ts_ns, tid, {nr} FROM "{table}" WHERE id IN (SELECT unnest($1))', ids
     )
     return {row["id"]: row for row in rows}
+
+
+def _unknown_end(trace: Trace, part: Row) -> str | None:
+    """Return why a part's end is not known."""
+    if part["dur_ns"] is not None:
+        return None
+    if part["what"] == "connect" and trace.manifest["level"] < _STATES_FROM_LEVEL:
+        return "not_recorded_at_this_level"
+    return "ring_full" if part["reasons"] & reasons.bit("ring_full") else "trace_ended"
 
 
 def _proof(table: str, event: Row) -> dict[str, Any]:

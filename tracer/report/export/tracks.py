@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tracer.correlate.trace import Row, Trace
 
-PROCESS, THREAD, TASK, CPU, INTERRUPTS, LOOSE, READY, LAG, LOST = range(1, 10)
+PROCESS, THREAD, TASK, CPU, INTERRUPTS, LOOSE, READY, LAG, LOST, SETUP = range(1, 11)
 _BATCH = 1 << 14
 _PACKET_FLOW = 1 << 62  # arrows of packets; those of wakings are agent << 32 | run
 
@@ -73,12 +73,22 @@ def tracks(trace: Trace) -> Iterator[Track]:
         words = target["argv"] or [target["exe"] or "?"]
         yield Track(process[tgid], PROCESS, " ".join(words), tgid, tgid)
     yield from _thread_tracks(trace, process)
+    connecting = {
+        row["task_id"]
+        for row in trace.rows(
+            'SELECT DISTINCT "await".task_id FROM setup JOIN "await" USING (await_id)'
+        )
+    }
     for task in trace.rows("SELECT * FROM task_total ORDER BY task_id"):
         number, name = task["task_id"], task["task_name"] or task["coroutine"]
         parent = process.get(task["tgid"], 0)
-        yield Track(
+        own = Track(
             track_id(TASK, number), TASK, f"task {name or number}", number, task["tgid"], parent
         )
+        yield own
+        if number in connecting:
+            name, its = "connection set-up", track_id(SETUP, number)
+            yield Track(its, SETUP, name, number, task["tgid"], own.id)
     yield from _cpu_tracks(trace)
     for loop in trace.rows("SELECT DISTINCT tid FROM step ORDER BY tid"):
         tid = loop["tid"]
@@ -113,6 +123,7 @@ def slices(trace: Trace) -> Iterator[Slice]:
     """Return all slices: track by track, in order of start, an outer one before its inner ones."""
     yield from nested(_on_threads(trace))
     yield from nested(_on_tasks(trace))
+    yield from nested(_connecting(trace))
     yield from nested(_running(trace))
     yield from nested(_interrupts(trace))
 
@@ -217,6 +228,23 @@ def _on_tasks(trace: Trace) -> Iterator[Slice]:
             facts["where"] = where
             title = f"{name} {where.rsplit('/', 1)[-1]}" if where else name
             yield Slice(track, title, "await", start, end, facts)
+
+
+def _connecting(trace: Trace) -> Iterator[Slice]:
+    """Parts of the set-up of connections: a line under the awaits', their stages cross them.
+
+    One whose end is not known is an instant.
+    """
+    found = _stream(
+        trace,
+        """
+        SELECT "await".task_id, setup.start_ns, setup.start_ns + coalesce(setup.dur_ns, 0),
+               what, setup.outcome, setup.task_id, await_id
+          FROM setup JOIN "await" USING (await_id) ORDER BY 1, 2, 3 DESC, await_id""",
+    )
+    for task_id, start, end, what, outcome, by, await_id in found:
+        facts = {"await_id": await_id, "by_task": by, "outcome": outcome}
+        yield Slice(track_id(SETUP, task_id), what, "setup", start, end, facts)
 
 
 def loose(trace: Trace) -> Iterator[tuple[Track | None, Slice]]:

@@ -6,9 +6,11 @@ outside (may these two queries run together?) is called a candidate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tracer.report.blocking import culprit, culprits
+from tracer.report.page.connections import connects, retransmits, set_ups
+from tracer.report.page.finding import SHOWN, Finding, awaits, finding, ms, times
 from tracer.report.text import short_place
 from tracer.system.syscalls import NUMBER, RECVS
 
@@ -17,17 +19,13 @@ if TYPE_CHECKING:
 
     from tracer.correlate.trace import Row, Trace
 
-Finding = dict[str, Any]
 HELD_SHARE = 0.05  # of all await time
 WAITED_SHARE = 0.10
 OFF_CPU_SHARE = 0.10
 REPEATED = 10  # equal queries in a row of one task
 TOGETHER = 5  # pairs of awaits from the same two lines
-CONNECTS = 20
-CONNECTS_PER_TASK = 0.8
 HIDDEN_RECEIVES = 100
 ALONE_NS = 100_000_000
-_SHOWN = 3  # of one sort
 
 
 def findings(trace: Trace, holds: list[Row]) -> list[Finding]:
@@ -51,31 +49,15 @@ def findings(trace: Trace, holds: list[Row]) -> list[Finding]:
         _off_cpu,
         _repeated,
         _together,
-        _connects,
+        connects,
+        set_ups,
         _alone,
-        _retransmits,
+        retransmits,
         _hidden_calls,
     )
     for look in looks:
         found += look(trace, total["ns"])
     return sorted(found, key=lambda one: -one["cost_ns"])
-
-
-def _ms(ns: float) -> str:
-    return f"{ns / 1e6:,.1f} ms"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def _awaits(count: int) -> str:
-    return "1 await" if count == 1 else f"{count} awaits"
-
-
-def _finding(title: str, text: str, threshold: str, cost_ns: int, **evidence: Any) -> Finding:  # noqa: ANN401
-    about = {"await_id": None, "where": None, **evidence}
-    return {"title": title, "text": text, "threshold": threshold, "cost_ns": cost_ns, **about}
 
 
 def _held(holds: list[Row], total_ns: int) -> list[Finding]:
@@ -88,16 +70,16 @@ def _held(holds: list[Row], total_ns: int) -> list[Finding]:
     ]
     guilty.sort(key=lambda one: -one["delayed_ns"])
     found = []
-    for one in guilty[:_SHOWN]:
+    for one in guilty[:SHOWN]:
         who = one["culprit"] or "a callback"
         mine = (h for h in holds if (culprit(h), h["cause"]) == (one["culprit"], one["cause"]))
         worst = max(mine, key=lambda hold: hold["delayed_ns"])
         found.append(
-            _finding(
+            finding(
                 f"The loop was held by {short_place(who)}",
-                f"{_times(one['count'])}, {_ms(one['dur_ns'])} in all, at most"
-                f" {_ms(one['max_ns'])} ({one['cause']}): {_awaits(one['delayed_awaits'])} waited"
-                f" {_ms(one['delayed_ns'])} for it.",
+                f"{times(one['count'])}, {ms(one['dur_ns'])} in all, at most"
+                f" {ms(one['max_ns'])} ({one['cause']}): {awaits(one['delayed_awaits'])} waited"
+                f" {ms(one['delayed_ns'])} for it.",
                 f"delays of at least {HELD_SHARE:.0%} of all await time",
                 one["delayed_ns"],
                 await_id=worst["waited"][0]["await_id"],
@@ -115,13 +97,13 @@ def _in_line(trace: Trace, total_ns: int) -> list[Finding]:
         " HAVING sum(total_ns) >= $share * $total AND max(total_ns) > 0 ORDER BY ns DESC LIMIT $n",
         share=WAITED_SHARE,
         total=total_ns,
-        n=_SHOWN,
+        n=SHOWN,
     )
     return [
-        _finding(
+        finding(
             f"Tasks wait in line at {short_place(row['where'])}",
-            f"{_awaits(row['count'])} on a {row['kind']} ({row['leaf']}), {_ms(row['ns'])} in all,"
-            f" at most {_ms(row['max_ns'])}: a pool that is too small waits like this, and so"
+            f"{awaits(row['count'])} on a {row['kind']} ({row['leaf']}), {ms(row['ns'])} in all,"
+            f" at most {ms(row['max_ns'])}: a pool that is too small waits like this, and so"
             " does a worker that has nothing to do.",
             f"at least {WAITED_SHARE:.0%} of all await time",
             row["ns"],
@@ -146,9 +128,9 @@ def _off_cpu(trace: Trace, total_ns: int) -> list[Finding]:
         )
         if row["ns"] and row["ns"] >= OFF_CPU_SHARE * total_ns:
             found.append(
-                _finding(
+                finding(
                     f"{who} took {row['ns'] / total_ns:.0%} of all await time",
-                    f"{_ms(row['ns'])} in which an answer was there and {why}.",
+                    f"{ms(row['ns'])} in which an answer was there and {why}.",
                     f"at least {OFF_CPU_SHARE:.0%} of all await time",
                     row["ns"],
                     await_id=row["worst"],
@@ -181,14 +163,14 @@ def _repeated(trace: Trace, _total_ns: int) -> list[Finding]:
                sum(length)::BIGINT AS all_, sum(ns)::BIGINT AS ns, arg_max(await_id, ns) AS await_id
           FROM streak GROUP BY "where", bytes ORDER BY ns DESC LIMIT $n""",
         least=REPEATED,
-        n=_SHOWN,
+        n=SHOWN,
     )
     return [
-        _finding(
+        finding(
             f"Candidate for one query instead of many: {short_place(row['where'])}",
             f"{row['tasks']} times a task sent {row['bytes']} bytes from this line again and"
             f" again, up to {row['longest']} in a row; {row['all_']} round trips,"
-            f" {_ms(row['ns'])} in all.",
+            f" {ms(row['ns'])} in all.",
             f"at least {REPEATED} in a row from one line, with equal sizes",
             row["ns"],
             await_id=row["await_id"],
@@ -206,13 +188,13 @@ def _together(trace: Trace, _total_ns: int) -> list[Finding]:
          WHERE before <> "where" AND sock <> sock_before GROUP BY before, "where"
         HAVING count(*) >= $least ORDER BY ns DESC LIMIT $n""",
         least=TOGETHER,
-        n=_SHOWN,
+        n=SHOWN,
     )
     return [
-        _finding(
+        finding(
             f"Candidate for gather: {short_place(row['before'])} and {short_place(row['where'])}",
             f"{row['count']} times a task awaited one and then the other, over different"
-            f" connections; together they could save up to {_ms(row['ns'])}, if the second does not"
+            f" connections; together they could save up to {ms(row['ns'])}, if the second does not"
             " need the first's result.",
             f"at least {TOGETHER} pairs on two connections",
             row["ns"],
@@ -223,62 +205,21 @@ def _together(trace: Trace, _total_ns: int) -> list[Finding]:
     ]
 
 
-def _connects(trace: Trace, _total_ns: int) -> list[Finding]:
-    (row,) = trace.rows(
-        "SELECT count(DISTINCT s.sock) AS connects, (SELECT count(DISTINCT task_id) FROM"
-        " \"await\" WHERE kind = 'socket' AND round_trips > 0) AS tasks FROM socket_state s"
-        " WHERE oldstate = 2 AND newstate = 1"
-        ' AND sock IN (SELECT sock FROM "await" WHERE task_id IS NOT NULL)'
-    )
-    if row["connects"] < CONNECTS or row["connects"] < CONNECTS_PER_TASK * row["tasks"]:
-        return []
-    return [
-        _finding(
-            "A connection is opened for almost every task",
-            f"{row['connects']} connections were opened by {row['tasks']} tasks that use sockets.",
-            f"at least {CONNECTS} connections, {CONNECTS_PER_TASK} for each task",
-            0,
-        )
-    ]
-
-
 def _alone(trace: Trace, _total_ns: int) -> list[Finding]:
     rows = trace.rows(
         "SELECT task_name, coroutine, cpu_ns FROM task_total WHERE awaits = 0 AND cpu_ns >= $least"
         " ORDER BY cpu_ns DESC LIMIT $n",
         least=ALONE_NS,
-        n=_SHOWN,
+        n=SHOWN,
     )
     return [
-        _finding(
+        finding(
             f"Task {row['task_name']} never yields",
-            f"{row['coroutine']} ran {_ms(row['cpu_ns'])} on the loop without one suspension.",
-            f"at least {_ms(ALONE_NS)} on a CPU",
+            f"{row['coroutine']} ran {ms(row['cpu_ns'])} on the loop without one suspension.",
+            f"at least {ms(ALONE_NS)} on a CPU",
             row["cpu_ns"],
         )
         for row in rows
-    ]
-
-
-def _retransmits(trace: Trace, _total_ns: int) -> list[Finding]:
-    (row,) = trace.rows("SELECT count(*) AS count, count(DISTINCT sock) AS socks FROM retransmit")
-    if not row["count"]:
-        return []
-    (during,) = trace.rows(
-        'SELECT arg_max(await_id, total_ns) AS await_id FROM "await" a JOIN retransmit r'
-        " ON r.sock = a.sock AND r.ts_ns BETWEEN a.start_ns AND a.end_ns"
-        " WHERE a.task_id IS NOT NULL"
-    )
-    sent = "1 packet was" if row["count"] == 1 else f"{row['count']} packets were"
-    on = "1 connection" if row["socks"] == 1 else f"{row['socks']} connections"
-    return [
-        _finding(
-            f"{sent} sent again",
-            f"on {on}: the network lost or delayed what was sent.",
-            "any",
-            0,
-            await_id=during["await_id"],
-        )
     ]
 
 
@@ -294,10 +235,10 @@ def _hidden_calls(trace: Trace, _total_ns: int) -> list[Finding]:
     if row["receives"] < HIDDEN_RECEIVES or row["hidden"] < row["receives"]:
         return []
     return [
-        _finding(
+        finding(
             f"{row['hidden'] / row['receives']:.1f} hidden system calls for each receive",
             f"{row['hidden']:,} calls of mmap, munmap and mremap beside {row['receives']:,}"
-            f" receives in the loops' threads, {_ms(row['ns'])} in all: asyncio's receive buffer is"
+            f" receives in the loops' threads, {ms(row['ns'])} in all: asyncio's receive buffer is"
             " mapped anew each time. MALLOC_MMAP_THRESHOLD_=1048576 in the environment keeps it.",
             f"as many as receives, of which at least {HIDDEN_RECEIVES}",
             row["ns"],

@@ -112,7 +112,9 @@ function drawSwimlane(one) {
   const end = Math.max(one.end_ns, ...one.steps.filter((s) => s.step !== 13 && s.start_ns !== null && s.dur_ns !== null).map((s) => s.start_ns + s.dur_ns));
   const span = Math.max(end - one.start_ns, 1), plot = LANE.WIDTH - LANE.LABEL - 20;
   const x = (ns) => LANE.LABEL + Math.min(Math.max((ns - one.start_ns) / span, 0), 1) * plot;
-  const height = (one.lanes.length + 1) * LANE.H + 34;
+  const setup = one.await.setup.filter((part) => part.start_ns >= one.start_ns && part.start_ns <= end);
+  const above = setup.length ? 2 : 1; // rows before the lanes
+  const height = (one.lanes.length + above) * LANE.H + 34;
   svg.setAttribute("viewBox", `0 0 ${LANE.WIDTH} ${height}`);
   svg.setAttribute("width", LANE.WIDTH);
   svg.setAttribute("height", height);
@@ -130,8 +132,15 @@ function drawSwimlane(one) {
     box.append(make("title", {}, `${stage.stage}: ${formatNs(stage.end_ns - stage.start_ns)}`));
     svg.append(box);
   }
+  if (setup.length) svg.append(make("text", { x: 8, y: row(1) + 17 }, "set-up"));
+  for (const part of setup) {
+    const from = x(part.start_ns), size = Math.max(x(part.start_ns + part.dur_ns) - from, 2.5);
+    const box = make("rect", { x: from, y: row(1) + 5, width: size, height: LANE.H - 12, rx: 2, class: "setup", fill: color("setup") });
+    box.append(make("title", {}, `${part.what}: ${formatNs(part.dur_ns)} (${part.outcome})\n${proofOf(part)}`));
+    svg.append(box, make("text", { x: from + 3, y: row(1) + 19, "font-size": 11, "pointer-events": "none" }, size > 8 * part.what.length ? part.what : ""));
+  }
   one.lanes.forEach((lane, place) => {
-    const y = row(place + 1);
+    const y = row(place + above);
     svg.append(make("line", { x1: 0, x2: LANE.WIDTH, y1: y, y2: y, stroke: color("line") }), make("text", { x: 8, y: y + 19 }, lane.lane));
     for (const number of lane.steps) {
       const step = steps.get(number), from = x(step.start_ns), to = x(step.start_ns + step.dur_ns);
@@ -160,6 +169,18 @@ function tripsOf(one) {
   return trips < 2 ? "one trip" : `picture and steps: trip ${one.trip} of ${trips}; the times of the stages below: all trips`;
 }
 
+function tableRow(cells) {
+  return make("tr", {}, ...cells.map(([text, kind]) => make("td", kind ? { class: kind } : {}, String(text))));
+}
+
+function showSetup(row) {
+  byId("one-setup").hidden = !row.setup.length;
+  document.querySelector("#one-setup tbody").replaceChildren(...row.setup.map((part) => tableRow([
+    [part.what], [formatNs(part.start_ns - row.start_ns), "n"], [formatNs(part.dur_ns), "n"],
+    [part.dur_ns === null ? "–" : `${Number(((100 * part.dur_ns) / row.total_ns).toPrecision(2))} %`, "n"],
+    [part.outcome], [part.task_id, "n"], [proofOf(part)]])));
+}
+
 function showAwait(id) {
   const one = data.awaits[id];
   byId("one-body").hidden = !one;
@@ -182,8 +203,11 @@ function showAwait(id) {
   document.querySelector("#steps tbody").replaceChildren(...one.steps.map((step) => {
     const cells = [[step.step, "n"], [seen.get(step.step) ?? "–", "n"], [step.layer], [visible(step.what)],
       [step.start_ns === null ? "–" : formatNs(step.start_ns - one.start_ns), "n"], [formatNs(step.dur_ns), "n"], [step.status], [proofOf(step)]];
-    return make("tr", { class: `status-${step.status}` }, ...cells.map(([text, kind]) => make("td", kind ? { class: kind } : {}, String(text))));
+    const line = tableRow(cells);
+    line.className = `status-${step.status}`;
+    return line;
   }));
+  showSetup(row);
   byId("one-notes").replaceChildren(...one.notes.map((note) => make("li", {}, note)));
   drawSwimlane(one);
 }
