@@ -75,8 +75,8 @@ def light_mode(reason: str) -> str:
     why, fix = _LIGHT[code]
     return (
         f"light mode ({code}): {why}, so the agent runs in Python: some 8 µs more per step,"
-        " no tasks on uvloop, no waits for the GIL, no lines inside long steps, no times of work in"
-        f" threads; fix: {fix}"
+        " no waits for the GIL, no lines inside long steps, no writers of what uvloop queues;"
+        f" fix: {fix}"
     )
 
 

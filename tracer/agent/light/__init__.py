@@ -1,14 +1,17 @@
 """The agent for interpreters that the one in C cannot be built for: the same records, in Python.
 
 It costs some 8 µs more for each step of a task. What it leaves out: the interpreter's layout (the
-GIL, lines inside a long step), who ran an executor's work and when. Runs inside the traced
-process, on CPython 3.9 and later; the same interface as the module in C.
+GIL, lines inside a long step). Runs inside the traced process, on CPython 3.9 and later; the same
+interface as the module in C.
 """
 
 import sys
 
-from . import eager, hooks, tasks, texts, work
+from . import eager, hooks, tasks, texts, uvloop, work
+from .patch import replace
 from .ring import Unwritable, ring
+
+_HAS_EAGER = sys.version_info >= (3, 12)
 
 
 def start(live_dir, slots, library_dirs, why):
@@ -33,17 +36,14 @@ def install(loop, handle, timer, task, _future, py_task, gather, _report):  # no
     events = loop._call_soon.__globals__["events"]
     tasks.install(task, py_task, gather)
     hooks.install(events, loop, handle, timer)
-    if sys.version_info >= (3, 12):
-        hooks.replace(loop, "create_task", eager.hooked_create_task)
-    hooks.replace(
-        loop,
-        "run_in_executor",
-        lambda old: work.hooked_run_in_executor(old, hooks.run_serial),
-    )
+    if _HAS_EAGER:
+        replace(loop, "create_task", eager.hooked_create_task)
+    replace(loop, "run_in_executor", work.hooked_run_in_executor)
 
 
-def install_uvloop(_loop):
-    """Leave uvloop alone: its handles cannot be hooked from Python."""
+def install_uvloop(loop):
+    """Put the hooks into uvloop's class."""
+    uvloop.install(loop, eager=_HAS_EAGER)
 
 
 def stop():
