@@ -188,6 +188,18 @@ def test_what_uvloop_schedules_for_itself_is_a_run(own: Lab) -> None:
         assert 0 < callback["wake_ns"] <= callback["ts_ns"] <= callback["end_ns"]
 
 
+def test_light_mode_refuses_a_uvloop_that_sends_later(tmp_path: Path) -> None:
+    """Before 0.23 nobody knew in light mode whose a send is: no tasks, and the reason."""
+    lab = Lab(sys.executable, tmp_path, tmp_path / "empty", light=True)
+    lab.write(
+        "uvloop.py", "from asyncio import SelectorEventLoop as Loop\n__version__ = '0.22.1'\n"
+    )
+    lab.run("import asyncio, uvloop\nasyncio.run(asyncio.sleep(0))\n")
+    assert [reason.split(": ", 1)[1] for reason in lab.reasons()] == [
+        "in light mode uvloop 0.22.1 hides who sends what"
+    ]
+
+
 def test_an_unknown_uvloop_ends_the_recording(lab: Lab) -> None:
     """What is not as we know it is named, and the program runs as ever."""
     lab.write("uvloop.py", "class Loop:\n    def call_soon(self):\n        return 'mine'\n")

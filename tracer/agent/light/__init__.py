@@ -19,6 +19,7 @@ from . import eager, hooks, tasks, texts, uvloop, work
 from .patch import replace
 from .ring import Unwritable, ring
 
+_UVLOOP_SENDS_AT_ONCE = (0, 23)
 _HAS_EAGER = sys.version_info >= (3, 12)
 
 
@@ -50,7 +51,10 @@ def install(loop, handle, timer, task, _future, py_task, gather, _report):  # no
 
 
 def install_uvloop(loop):
-    """Put the hooks into uvloop's class."""
+    """Put the hooks into uvloop's class; RuntimeError if it sends from a queue of its own."""
+    version = sys.modules["uvloop"].__version__
+    if tuple(map(int, version.split(".")[:2])) < _UVLOOP_SENDS_AT_ONCE:
+        raise RuntimeError(f"hooks_failed: in light mode uvloop {version} hides who sends what")
     uvloop.install(loop, eager=_HAS_EAGER)
 
 
