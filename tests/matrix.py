@@ -2,6 +2,7 @@
 
     sudo make test-matrix          # all that there is
     sudo .venv/bin/python tests/matrix.py --python 3.13 --load redis_pool
+    sudo .venv/bin/python tests/matrix.py --light           # the agent in Python
 
 Interpreters: of AWAITSCOPE_TEST_PYTHONS (paths, separated by colons), on PATH, of pyenv; what is
 lacking then is unpacked from Debian's archive. They and a virtual environment of each are kept in
@@ -22,7 +23,7 @@ from typing import Any
 
 from coded_loads import LOADS, OTHER_LOADS, Load, Peers, peers
 from tabulate import tabulate
-from tracing import APPS, COMMAND, Traced
+from tracing import APPS, COMMAND, Traced, bare
 from verdict import verdict
 
 from tests.debian import BuildFailed
@@ -106,10 +107,10 @@ def environment(version: tuple[int, int], python: str) -> tuple[Path, set[str]]:
     return inside, missing
 
 
-def cell(command: list[str], trace: Path) -> dict[str, Any]:
-    """Trace a load and judge the trace."""
+def cell(command: list[str], trace: Path, env: dict[str, str], agent: str) -> dict[str, Any]:
+    """Trace a load with an agent, "c" or "light", and judge the trace."""
     run = [str(COMMAND), "run", "--force", "-o", str(trace), "--", *command]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False, env=env)
     if done.returncode:
         plain = subprocess.run(command, capture_output=True, timeout=120, check=False)
         if plain.returncode:
@@ -119,8 +120,9 @@ def cell(command: list[str], trace: Path) -> dict[str, Any]:
     traced = Traced(trace, json.loads(done.stdout.splitlines()[-1]))
     agents = {t["tgid"]: t for t in traced.info["targets"]}
     mine = agents.get(traced.truth["tgid"], {})
-    if mine.get("agent") != "c":
-        return {"note": f"no agent: {mine.get('reason')}", "failed": True}
+    if mine.get("agent") != agent:
+        found = mine.get("agent")
+        return {"note": f"agent {found}, not {agent}: {mine.get('reason')}", "failed": True}
     said = verdict(traced)
     lost, missed = traced.info["lost_total"], len(said.missed)
     notes = [f"{lost} records lost"] if lost else []
@@ -138,12 +140,14 @@ def cell(command: list[str], trace: Path) -> dict[str, Any]:
 
 
 def rows_of(
-    version: tuple[int, int], python: str, loads: list[str], made: Peers, trace: Path
+    version: tuple[int, int], python: str, options: argparse.Namespace, made: Peers, trace: Path
 ) -> list[dict[str, Any]]:
     """Return a row for each loop and load of an interpreter."""
     inside, missing = environment(version, python)
-    rows = []
-    for loop in LOOPS:
+    env = bare(trace.parent) if options.light else dict(os.environ)
+    agent, rows = "light" if options.light else "c", []
+    loads = options.load or list(ALL)
+    for loop in options.loop or LOOPS:
         for name in loads:
             load: Load = ALL[name]
             row: dict[str, Any] = {"loop": loop, "load": name}
@@ -154,9 +158,9 @@ def rows_of(
                 row["note"] = f"pip could not install {', '.join(lacks)}"
             else:
                 app = str(APPS / f"{load.app or name}.py")
-                options = [*load.arguments, *made.options(load)]
-                options += ["--loop", loop] if loop != LOOPS[0] else []
-                row |= cell([str(inside), app, *options], trace)
+                given = [*load.arguments, *made.options(load)]
+                given += ["--loop", loop] if loop != LOOPS[0] else []
+                row |= cell([str(inside), app, *given], trace, env, agent)
             rows.append(row)
             print("matrix:", *version, *row.values(), file=sys.stderr)
     return rows
@@ -167,11 +171,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", action="append", help="such as 3.12; default: all")
     parser.add_argument("--load", action="append", choices=sorted(ALL), help="default: all")
+    parser.add_argument("--loop", action="append", choices=LOOPS, help="default: both")
+    parser.add_argument("--light", action="store_true", help="with the agent in Python")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
     found, rows = interpreters(), []
     wanted = [tuple(map(int, text.split("."))) for text in options.python or []] or VERSIONS
-    loads = options.load or list(ALL)
     absent = lacking(wanted, found)
     with (
         tempfile.TemporaryDirectory(prefix="awaitscope-matrix-") as folder,
@@ -180,7 +185,7 @@ def main() -> int:
         for version in wanted:
             if version in found:
                 python, full = found[version]
-                new = rows_of(version, python, loads, made, Path(folder) / "trace")
+                new = rows_of(version, python, options, made, Path(folder) / "trace")
                 rows += [{"python": full, **row} for row in new]
     bad = [row for row in rows if row.get("failed")]
     tell = tell_json if options.json else tell_table

@@ -89,6 +89,14 @@ def on(loop: str) -> tuple[str, ...]:
     return () if loop == "asyncio" else ("--loop", loop)
 
 
+def bare(folder: Path) -> dict[str, str]:
+    """Return an environment without a compiler, and without an agent that was built before."""
+    cache = folder / "cache"
+    cache.mkdir(exist_ok=True)
+    env = {k: v for k, v in os.environ.items() if k not in ("CC", "SUDO_UID")}
+    return {**env, "PATH": str(folder / "nothing"), "XDG_CACHE_HOME": str(cache)}
+
+
 @dataclass
 class Traced:
     """A finished trace, what its program said about itself, and what `run` said of it."""

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tracing import APPS, COMMAND, MULTIPLEX, Traced, facts, load_lab
+from tracing import APPS, COMMAND, MULTIPLEX, Traced, bare, facts, load_lab, on
 from verdict import verdict
+
+from tests.unpacked import NEWEST, unpacked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
+LOADS = [
+    ("streams.py",),
+    ("streams.py", *on("uvloop")),
+    ("multiplex.py", *MULTIPLEX["task"]),
+    ("multiplex.py", *MULTIPLEX["task"], *on("uvloop")),
+    ("to_thread.py", *on("uvloop")),
+]
 
 
-@pytest.fixture
-def bare(tmp_path: Path) -> dict[str, str]:
-    """Return an environment without a compiler, and without an agent that was built before."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    env = {k: v for k, v in os.environ.items() if k not in ("CC", "SUDO_UID")}
-    return {**env, "PATH": str(tmp_path / "nothing"), "XDG_CACHE_HOME": str(cache)}
-
-
-def record(folder: Path, env: dict[str, str], *program: str, also: str = "") -> tuple[Traced, str]:
+def record(folder: Path, *program: str, python: str = sys.executable) -> tuple[Traced, str]:
     """Record a program of tests/apps; return its trace and what `run` said."""
     out = folder / "light.trace"
-    options = ["-o", str(out), *(("--also", also) if also else ())]
-    command = [str(COMMAND), "run", *options, "--", sys.executable, str(APPS / program[0])]
+    command = [str(COMMAND), "run", "-o", str(out), "--", python, str(APPS / program[0])]
     done = subprocess.run(
-        [*command, *program[1:]], env=env, capture_output=True, text=True, timeout=100, check=False
+        [*command, *program[1:]],
+        env=bare(folder),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     trace = Traced(out, json.loads(done.stdout.splitlines()[-1]))
@@ -42,10 +45,10 @@ def record(folder: Path, env: dict[str, str], *program: str, also: str = "") -> 
     return trace, done.stderr
 
 
-@pytest.mark.parametrize("app", [("streams.py",), ("multiplex.py", *MULTIPLEX["task"])])
-def test_light_mode_is_exact(tmp_path: Path, bare: dict[str, str], app: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("app", LOADS, ids=" ".join)
+def test_light_mode_is_exact(tmp_path: Path, app: tuple[str, ...]) -> None:
     """Every await has its task, its bytes and its receive; nothing is inferred."""
-    trace, said = record(tmp_path, bare, *app)
+    trace, said = record(tmp_path, *app)
     judged = verdict(trace)
     assert (judged.good, judged.wrong, judged.inferred) == (True, [], 0)
     lines = [line for line in said.splitlines() if "light mode (no_compiler)" in line]
@@ -56,11 +59,19 @@ def test_light_mode_is_exact(tmp_path: Path, bare: dict[str, str], app: tuple[st
     assert all(reason.startswith("light mode (no_compiler)") for reason in reasons)
 
 
+@pytest.mark.debian
+def test_light_mode_is_exact_on_the_newest(tmp_path: Path) -> None:
+    """The same on a CPython of another generation."""
+    trace, _said = record(tmp_path, "streams.py", python=str(unpacked(NEWEST)))
+    judged = verdict(trace)
+    assert (judged.good, judged.wrong, judged.inferred) == (True, [], 0)
+
+
 @pytest.mark.postgres
-def test_light_mode_is_exact_with_a_pool(tmp_path: Path, bare: dict[str, str]) -> None:
+def test_light_mode_is_exact_with_a_pool(tmp_path: Path) -> None:
     """Every query has its task and the bytes that the kernel counted on its connection."""
     with load_lab().private_postgres("lo") as lab:
-        trace, _said = record(tmp_path, bare, "pool.py", "--dsn", lab.dsn)
+        trace, _said = record(tmp_path, "pool.py", "--dsn", lab.dsn)
     rows: list[dict[str, Any]] = trace.awaits_at("pool.py", "await conn.fetch(")
     # what a cancelled query would have received came later: the app cannot know it
     rows = [row | {"recv_bytes": None} if row["outcome"] == "cancelled" else row for row in rows]

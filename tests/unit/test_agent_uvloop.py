@@ -125,13 +125,22 @@ async def main():
     server.close()
 uvloop.run(main())
 """
+CONNECTING = """
+import asyncio, uvloop
+async def main():
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    await reader.read()
+    writer.close()
+uvloop.run(main())
+"""
 
 
 @pytest.fixture
-def own(tmp_path: Path, agent_cache: Path) -> Lab:
-    """Return a lab for the Python that has uvloop."""
-    assert agent.prebuild(sys.executable, agent_cache) is None
-    return Lab(sys.executable, tmp_path, agent_cache, light=False)
+def own(tmp_path: Path, agent_cache: Path, *, light: bool) -> Lab:
+    """Return a lab for the Python that has uvloop, with either agent."""
+    assert light or agent.prebuild(sys.executable, agent_cache) is None
+    return Lab(sys.executable, tmp_path, tmp_path / "empty" if light else agent_cache, light=light)
 
 
 def test_the_app_notices_nothing(own: Lab) -> None:
@@ -153,6 +162,7 @@ def test_tasks_have_steps_and_wakers(own: Lab) -> None:
     assert [s["waker_run"] for s in ring.of("step") if s is setter] == [timers[0]["run"]]
 
 
+@pytest.mark.parametrize("light", [False], ids=["c"])
 def test_what_stays_in_a_streams_queue_is_told(own: Lab) -> None:
     """A write that leaves bytes in the queue is told with its length, and is as it is without."""
     plain, traced = own.run(WRITING, traced=False), own.run(WRITING)
@@ -166,10 +176,34 @@ def test_what_stays_in_a_streams_queue_is_told(own: Lab) -> None:
     assert all(before == after for (_, after), (before, _) in pairwise([first, *others]))
 
 
-def test_an_unknown_uvloop_ends_the_recording(lab_in_c: Lab) -> None:
+def test_what_uvloop_schedules_for_itself_is_a_run(own: Lab) -> None:
+    """Its end of a connection's set-up is a callback of that name, which woke who waited for it."""
+    own.run(CONNECTING)
+    (ring,) = own.rings()
+    made = [
+        c for c in ring.of("callback") if "_call_connection_made" in ring.strings[c["name_str"]]
+    ]
+    assert {s["task"] for s in ring.of("step") if s["waker_run"] in {c["run"] for c in made}}
+    for callback in made:
+        assert 0 < callback["wake_ns"] <= callback["ts_ns"] <= callback["end_ns"]
+
+
+def test_light_mode_refuses_a_uvloop_that_sends_later(tmp_path: Path) -> None:
+    """Before 0.23 nobody knew in light mode whose a send is: no tasks, and the reason."""
+    lab = Lab(sys.executable, tmp_path, tmp_path / "empty", light=True)
+    lab.write(
+        "uvloop.py", "from asyncio import SelectorEventLoop as Loop\n__version__ = '0.22.1'\n"
+    )
+    lab.run("import asyncio, uvloop\nasyncio.run(asyncio.sleep(0))\n")
+    assert [reason.split(": ", 1)[1] for reason in lab.reasons()] == [
+        "in light mode uvloop 0.22.1 hides who sends what"
+    ]
+
+
+def test_an_unknown_uvloop_ends_the_recording(lab: Lab) -> None:
     """What is not as we know it is named, and the program runs as ever."""
-    lab_in_c.write("uvloop.py", "class Loop:\n    def call_soon(self):\n        return 'mine'\n")
-    done = lab_in_c.run("import asyncio, uvloop\nasyncio.run(asyncio.sleep(0))\nprint('fine')\n")
+    lab.write("uvloop.py", "class Loop:\n    def call_soon(self):\n        return 'mine'\n")
+    done = lab.run("import asyncio, uvloop\nasyncio.run(asyncio.sleep(0))\nprint('fine')\n")
     assert (done.stdout, done.stderr) == ("fine\n", "")
-    (reason,) = lab_in_c.reasons()
+    (reason,) = lab.reasons()
     assert reason.startswith("hooks_failed")

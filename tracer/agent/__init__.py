@@ -75,8 +75,9 @@ def light_mode(reason: str) -> str:
     why, fix = _LIGHT[code]
     return (
         f"light mode ({code}): {why}, so the agent runs in Python: some 8 µs more per step,"
-        " no tasks on uvloop, no waits for the GIL, no lines inside long steps, no times of work in"
-        f" threads; fix: {fix}"
+        " no waits for the GIL, no lines inside long steps, no tasks on uvloop before 0.23,"
+        " no writers of what a newer one sends later;"
+        f" fix: {fix}"
     )
 
 

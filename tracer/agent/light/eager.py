@@ -7,8 +7,9 @@ from time import monotonic_ns
 
 from . import records as r
 from . import tasks
-from .hooks import Run, run_serial
+from .ready import native_begin
 from .ring import announce, ring, this_thread
+from .run import Run, run_serial
 
 
 class Eager:
@@ -31,6 +32,7 @@ class Eager:
         thread = this_thread()
         if thread.announced != ring.generation:
             announce(thread)
+        native_begin(thread)
         self.outer, self.coro = thread.eager, coro
         self.parent, self.parent_run = thread.task, thread.run
         self.task = self.state = None
@@ -71,7 +73,10 @@ class Eager:
 
 
 def _may_be_eager(loop, kwargs):
-    return getattr(loop, "_task_factory", None) is not None or "eager_start" in kwargs
+    if "eager_start" in kwargs:
+        return True
+    own = hasattr(loop, "_task_factory")  # uvloop has it in its C struct
+    return (loop._task_factory if own else loop.get_task_factory()) is not None
 
 
 def _has_begun(coro):

@@ -153,7 +153,7 @@ class Ring:
         self._waiting.clear()
         thread = _here.thread  # what it was forked in goes on in the parent only
         thread.run = thread.task = 0
-        thread.open = None
+        thread.open = thread.handle = thread.native = None
 
     def _orphaned(self, number):
         """Say in the parent's ring that this child has none: nobody else would know why."""
@@ -262,6 +262,11 @@ class Thread:
         self.index = _THREAD_SLOTS  # none
         self.eager = None  # innermost create_task call that may start its task eagerly
         self.open = None  # innermost run that Handle._run began
+        self.giving = self.working = None  # what is given to an executor, what of that runs here
+        # of uvloop: the loop that runs; the handle taken last, unless its callback is ours; its run
+        self.loop = self.handle = self.native = None
+        self.taken_ns = 0
+        self.scheduling = False  # one of our methods is putting a handle on the ready queue
 
     def __del__(self):
         """Give the place back at the thread's end."""

@@ -4,6 +4,7 @@ Reading `_exception` does not mark it as retrieved.
 """
 
 from gc import get_referents
+from sys import modules
 from time import monotonic_ns
 
 from . import records as r
@@ -217,17 +218,25 @@ def see_loop(loop, thread):
         0,
         state[0],
         send(number_of(f"{kind.__module__}.{kind.__qualname__}")),
-        _fileno(loop, "_selector"),
-        _fileno(loop, "_ssock"),
-        _fileno(loop, "_csock"),
+        _fileno(getattr(loop, "_selector", None)),
+        *_self_pipe(loop),
         0,
     )
     if ring.write(r.KIND_LOOP, record):
         state[1] = ring.generation
 
 
-def _fileno(loop, name):
+def _self_pipe(loop):
+    """Return the descriptors by which threads and signals come; uvloop's are in its C struct."""
+    if hasattr(loop, "_ssock"):
+        return _fileno(loop._ssock), _fileno(loop._csock)
+    kind = getattr(modules.get("socket"), "socket", ())
+    pair = [one for one in get_referents(loop) if isinstance(one, kind)][:2]
+    return (_fileno(pair[0]), _fileno(pair[1])) if len(pair) > 1 else (-1, -1)
+
+
+def _fileno(file):
     try:
-        return getattr(loop, name).fileno()
+        return file.fileno()
     except Exception:
         return -1

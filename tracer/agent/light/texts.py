@@ -127,6 +127,8 @@ def callback_name(callback):
     if type(callback) is METHOD:
         callback = callback.__func__
     kind = type(callback)
+    if kind is str:  # of what has only a name
+        return number_of(callback)
     if kind is FUNCTION or kind is BUILTIN:
         return number_of(callback.__qualname__)
     if kind.__name__ == "partial" and kind.__module__ == "functools":
