@@ -89,7 +89,7 @@ def see(task, loop, thread, ts_ns=0):
         if again and (state.tried != ring.generation or ring.has_room()):
             born(state, task, loop, thread.tid, 0)
         return state
-    eager, coro = thread.eager, task.get_coro()
+    eager, coro = thread.eager, _coro_of(task)
     if eager and not eager.state and (eager.task is task or eager.coro is coro):
         state = eager.state = State(eager.serial, ts_ns or monotonic_ns())
         state.parent, state.run, state.held = eager.parent, eager.parent_run, True
@@ -102,9 +102,14 @@ def see(task, loop, thread, ts_ns=0):
     return state
 
 
+def _coro_of(task):
+    """Return a task's coroutine; 3.12's get_coro crashes on one that ended in its eager start."""
+    return None if task.done() else task.get_coro()
+
+
 def born(state, task, loop, tid, flags, coro=None):  # noqa: PLR0913, PLR0917 (as task.c)
     """Write the birth of a task; one that is over has no coroutine any more."""
-    coro = coro or task.get_coro()
+    coro = coro or _coro_of(task)
     state.held, state.tried = False, ring.generation
     name, defined = _describe(coro) if coro is not None else (0, 0)
     record = r.TASK.pack(
