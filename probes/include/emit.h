@@ -40,6 +40,17 @@ static __always_inline void count_loss(struct emit_state *s, u32 kind)
 	__sync_fetch_and_add(&s->count, 1);
 }
 
+/* A record whose subject the full map of it has no room for: lost as if the ring were full. */
+static __always_inline void count_unknown(u32 kind)
+{
+	u32 zero = 0;
+	struct emit_state *s = emits.lookup(&zero);
+	if (!s)
+		return;
+	__sync_fetch_and_add(&s->seen[kind], 1);
+	count_loss(s, kind);
+}
+
 static __always_inline void tell_gap(struct emit_state *s, void *ring)
 {
 	struct ev_gap *e = bpf_ringbuf_reserve(ring, REC_BYTES, 0);

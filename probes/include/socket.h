@@ -52,6 +52,8 @@ static __always_inline struct sock_state *new_socket(u64 sk, u32 ino)
 	struct sock_state *s = socks.lookup(&sk);
 	if (s)
 		emit_socket(sk, s);
+	else
+		count_unknown(KIND_SOCKET);
 	return s;
 }
 
