@@ -365,13 +365,16 @@ struct ev_agent_thread {
 #define RUN_RESUMED_SAME 64   /* at its end the task waits for the same object as before this step */
 #define RUN_OPEN 128          /* had not ended when its process or the trace did: end_ns is then */
 
+/* ev_loop.flags */
+#define LOOP_UVLOOP 1         /* uvloop's, or of a class made of it: libuv calls protocols by itself */
+
 /* An event loop was seen for the first time. */
 struct ev_loop {
 	u64 ts_ns;        /* time */
 	u32 tid;          /* thread that runs it, as the process sees it */
 	u16 spare0;       /* 0 */
 	u8 kind;          /* KIND_LOOP */
-	u8 flags;         /* 0 */
+	u8 flags;         /* LOOP_* */
 	u32 loop;         /* serial of the loop in this process, from 1 */
 	u32 type_str;     /* string: its class, as module.Class */
 	s32 selector_fd;  /* epoll descriptor, -1 unknown */

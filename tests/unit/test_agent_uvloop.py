@@ -163,6 +163,18 @@ def test_tasks_have_steps_and_wakers(own: Lab) -> None:
 
 
 @pytest.mark.parametrize("light", [False], ids=["c"])
+def test_a_class_made_of_uvloops_is_known_as_such(own: Lab) -> None:
+    """Whatever its name: libuv calls protocols by itself there, and never on asyncio's."""
+    own.run(
+        "import asyncio, uvloop\nclass Mine(uvloop.Loop): pass\n"
+        "for kind in (uvloop.Loop, Mine, asyncio.SelectorEventLoop):\n"
+        "    loop = kind(); loop.run_until_complete(asyncio.sleep(0)); loop.close()\n"
+    )
+    (ring,) = own.rings()
+    assert [loop["flags"] for loop in ring.of("loop")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("light", [False], ids=["c"])
 def test_what_stays_in_a_streams_queue_is_told(own: Lab) -> None:
     """A write that leaves bytes in the queue is told with its length, and is as it is without."""
     plain, traced = own.run(WRITING, traced=False), own.run(WRITING)

@@ -145,6 +145,7 @@ void loop_see(PyObject *loop, struct thread *thread)
 	if (!state->generation)
 		unseen_loops--;
 	state->generation = ring_generation;
+	record->flags = loop_kind(loop) == UVLOOP ? LOOP_UVLOOP : 0;
 	record->loop = state->serial;
 	record->type_str = type;
 	record->selector_fd = fileno_of(loop, "_selector");

@@ -23,6 +23,7 @@ from tracer.system import syscalls
 if TYPE_CHECKING:
     from tracer.correlate.events import Events
 
+_UVLOOP = 1  # record.h: LOOP_UVLOOP
 _MOST_FDS = 76  # that a row of epoll_wait has
 _BEGINNING = [*syscalls.RECVS, *(syscalls.NUMBER[n] for n in ("accept", "accept4", "getsockopt"))]
 
@@ -33,7 +34,7 @@ def with_native(events: Events, runs: Runs) -> Runs:
     The agent saw only in which of its own runs a task was made ready, which was none.
     """
     loop, call = events["loop"], events["syscall"]
-    is_native = events.passing(loop["agent"], loop["type_str"], lambda t: t.startswith("uvloop."))
+    is_native = loop["flags"] & _UVLOOP > 0
     if not is_native.any():
         return runs
     loops = Index(loop["tid"], loop["ts_ns"])

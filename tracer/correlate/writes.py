@@ -113,9 +113,13 @@ def _carried(events: Events, rows: Ints, agent: Ints) -> tuple[Ints, Ints, Ints]
     to_byte = sent_before(write["end_ns"][known]) + write["after_bytes"][known]
     to_byte = np.minimum(to_byte, end[last])
     # a write that was made inside another one has its own bytes
-    order_w = np.lexsort((write["ts_ns"][known], from_byte))
-    following = np.append(from_byte[order_w][1:], _NEVER)
-    to_byte[order_w] = np.minimum(to_byte[order_w], following)
+    by_time = np.lexsort((write["ts_ns"][known], on))
+    inner = np.flatnonzero(
+        (on[by_time][1:] == on[by_time][:-1])
+        & (write["ts_ns"][known][by_time][1:] < write["end_ns"][known][by_time][:-1])
+    )
+    outer, first_inner = by_time[inner], by_time[inner + 1]
+    to_byte[outer] = np.minimum(to_byte[outer], from_byte[first_inner])
     starts = np.searchsorted(end, from_byte, side="right")
     ends = np.searchsorted(begin, to_byte)
     at = spans(starts, ends)
