@@ -11,7 +11,9 @@ import pytest
 from coded_loads import LOADS, peers
 from verdict import verdict
 
+from tests.unit.agent_ring import Lab
 from tests.unpacked import PLACE
+from tracer import agent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +23,30 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.bpf, pytest.mark.slow]
 OLD = "0.21.0"
 UVLOOP = ("--loop", "uvloop")
+# the last handle of a loop iteration is uvloop's own; then a stream sends, and closes
+LEAVING = """
+import asyncio, socket, uvloop
+class Told(asyncio.Protocol):
+    def __init__(self):
+        self.lost = asyncio.get_running_loop().create_future()
+    def connection_lost(self, error):
+        self.lost.set_result(None)
+async def leave(transport):
+    transport.write(b"bye")
+    transport.close()
+async def connected(loop, kind):
+    mine, other = socket.socketpair()
+    mine.setblocking(False)
+    return other, *await loop.create_connection(kind, sock=mine)
+async def main():
+    loop = asyncio.get_running_loop()
+    other, transport, protocol = await connected(loop, Told)
+    task = asyncio.create_task(leave(transport))
+    another, second, _ = await connected(loop, asyncio.Protocol)
+    await protocol.lost
+    second.close()
+uvloop.run(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +123,16 @@ def test_a_full_socket(traced: Tracings) -> None:
     assert len(rows) == 4
     assert all("buffered_write" in row["reasons"] for row in rows[1:])
     assert any("send_shared" in row["reasons"] for row in rows)
+
+
+def test_the_last_handle_is_over_when_streams_send(old: str, tmp_path: Path) -> None:
+    """What is scheduled by a send after the loop's handles is not the last one's doing."""
+    assert agent.prebuild(old, tmp_path / "cache") is None
+    lab = Lab(old, tmp_path, tmp_path / "cache", light=False)
+    lab.run(LEAVING)
+    (ring,) = lab.rings()
+    calls = [(ring.strings[c["name_str"]].partition(".")[2], c) for c in ring.of("callback")]
+    (lost,) = (c for name, c in calls if name == "_call_connection_lost")
+    assert lost["waker_run"] == 0
+    made = [c["run"] for name, c in calls if name == "_call_connection_made"]
+    assert len({s["run"] for s in ring.of("step") if s["waker_run"] in made}) == 2

@@ -6,6 +6,9 @@
  */
 #include "agent.h"
 
+/* Handle._run holds its handle once more (uvloop/cbhandles.pyx) */
+#define HELD_BY_LOOP_AND_US 2
+
 __thread struct now_running now_running;
 
 static PyTypeObject *deque_type, *ready_type;
@@ -34,6 +37,8 @@ void native_begin(void)
 	struct run *run = &now_running.run;
 	struct thread *thread = thread_self();
 
+	if (now_running.handle && Py_REFCNT(now_running.handle) <= HELD_BY_LOOP_AND_US)
+		native_end(); /* it is over: uvloop sends what its streams kept back */
 	if (thread->run || !now_running.handle || now_running.name)
 		return;
 	now_running.name = handle_name(now_running.handle);
