@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from tracing import APPS, COMMAND, LOOP_KINDS, Traced, on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tracing import Row
 
@@ -25,18 +25,23 @@ SHARE = 0.3
 HOGS = 12
 # a virtual machine that loses its CPU for some ms counts as busy; a throttled one waits for 70 ms
 OVER_MS, THROTTLED_OVER_MS = "25", "45"
+MOST_STOLEN_NS = 20_000_000
 HOG = "import os, sys; print(flush=True)\nwhile os.getppid() > 1: pass"
+T = TypeVar("T")
 
 
 def recorded(
     folder: Path, loop: str, disturb: Callable[[int], None], over_ms: str = OVER_MS
-) -> Traced:
-    """Record the innocent program; what disturbs it begins when it is about to work."""
+) -> tuple[Traced, list[str]]:
+    """Record the innocent program; what disturbs it begins when it is about to work.
+
+    Returns the trace and what was told of it live.
+    """
     out = folder / "innocent.trace"
-    command = [COMMAND, "run", "--level", "1", "-o", out, "--watch-blocking", over_ms, "--"]
-    command.append(sys.executable)
+    options = ["--force", "--level", "1", "-o", out, "--watch-blocking", over_ms]
+    command = [COMMAND, "run", *options, "--", sys.executable, APPS / "innocent.py", *on(loop)]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([*command, APPS / "innocent.py", *on(loop)], **pipes, text=True) as run:
+    with subprocess.Popen(command, **pipes, text=True) as run:
         assert run.stdin
         assert run.stdout
         disturb(int(run.stdout.readline()))
@@ -44,10 +49,32 @@ def recorded(
     assert run.returncode == 0, live
     told = [line for line in live.splitlines() if line.startswith("awaitscope: blocking: ")]
     assert f"times over {over_ms} ms" in told.pop()
+    return Traced(out, json.loads(said)), told
+
+
+def accused(told: list[str]) -> list[str]:
+    """Return the live lines that say that the program itself held its loop."""
     assert told
-    for line in told:
-        assert line.endswith(("not its own doing", "unknown place")), line
-    return Traced(out, json.loads(said))
+    return [line for line in told if not line.endswith(("not its own doing", "unknown place"))]
+
+
+def stolen_ns() -> int:
+    """Return the time that the hypervisor took from this machine's CPUs (proc(5))."""
+    steal = int(Path("/proc/stat").read_text().split()[8])
+    return steal * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def undisturbed(record: Callable[[], T]) -> T:
+    """Record once more where the hypervisor took a CPU for long: the guest's kernel calls it busy.
+
+    Three times at most.
+    """
+    for _ in range(2):
+        before = stolen_ns()
+        done = record()
+        if stolen_ns() - before < MOST_STOLEN_NS:
+            return done
+    return record()
 
 
 def held(trace: Traced, over_ms: str = OVER_MS) -> Counter[str]:
@@ -67,13 +94,18 @@ def lag(rows: list[Row], cause: str) -> int:
 @pytest.mark.parametrize("loop", LOOP_KINDS)
 def test_under_a_cpu_quota(tmp_path: Path, loop: str) -> None:
     """Under a CPU quota of 30 % it is throttled, and nothing else: so says cpu.stat, too."""
-    with cpu_quota(SHARE) as (hierarchy, group):
 
-        def disturb(pid: int) -> None:
-            (group / "cgroup.procs").write_text(str(pid))
+    def record() -> tuple[Traced, list[str], int, int]:
+        with cpu_quota(SHARE) as (hierarchy, group):
 
-        trace = recorded(tmp_path, loop, disturb, THROTTLED_OVER_MS)
-        periods, throttled_ns = hierarchy.throttled(group)
+            def disturb(pid: int) -> None:
+                (group / "cgroup.procs").write_text(str(pid))
+
+            done = recorded(tmp_path, loop, disturb, THROTTLED_OVER_MS)
+            return *done, *hierarchy.throttled(group)
+
+    trace, told, periods, throttled_ns = undisturbed(record)
+    assert accused(told) == []
     assert periods > 3
     times = held(trace, THROTTLED_OVER_MS)
     assert set(times) <= {"throttled", "preempted"}
@@ -99,13 +131,14 @@ def test_beside_cpu_hogs(tmp_path: Path) -> None:
             hog.stdout.readline()
 
     try:
-        trace = recorded(tmp_path, "asyncio", disturb)
+        trace, told = recorded(tmp_path, "asyncio", disturb)
     finally:
         for hog in hogs:
             hog.kill()
             hog.wait()
             assert hog.stdout
             hog.stdout.close()
+    assert accused(told) == []
     times = held(trace)
     assert set(times) == {"preempted"}
     assert lag(trace.awaits, "throttled") == 0
