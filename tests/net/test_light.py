@@ -78,3 +78,10 @@ def test_light_mode_is_exact_with_a_pool(tmp_path: Path) -> None:
     assert facts(rows) == facts(trace.truth["rows"])
     attribution = Counter(row["attribution"] for row in trace.awaits)
     assert (attribution["inferred"], attribution["unattributed"]) == (0, 0)
+
+
+def test_uvloops_tls_is_a_part_of_the_set_up(tmp_path: Path, certificate: list[str]) -> None:
+    """An await that connects over TLS has its connect and its handshake, as with the agent in C."""
+    trace, _said = record(tmp_path, "tls_streams.py", *certificate, *on("uvloop"))
+    whats = [tuple(part["what"] for part in row["setup"]) for row in trace.awaits if row["setup"]]
+    assert whats == [("connect", "handshake")] * 8

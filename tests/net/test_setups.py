@@ -103,6 +103,27 @@ def test_a_servers_handshake(traced: Tracings, certificate: list[str]) -> None:
     }
 
 
+def test_on_uvloop(traced: Tracings, certificate: list[str]) -> None:
+    """Its own TLS shakes hands between the first hello and the receive that ended the await."""
+    trace = traced("tls_streams.py", *certificate, "--loop", "uvloop")
+    rows = [row for row in trace.awaits if row["setup"]]
+    assert len(rows) == 8
+    for row in rows:
+        connect, handshake = row["setup"]
+        assert (connect["what"], handshake["what"]) == ("connect", "handshake")
+        assert end(connect) <= handshake["start_ns"] < end(handshake) <= row["end_ns"]
+        made, hello, answer = [
+            trace.one(proof["table"], proof["id"]) for proof in handshake["evidence"]
+        ]
+        assert made["ts_ns"] == handshake["start_ns"] < hello["ts_ns"] < made["end_ns"]
+        assert hello["ret"] > 200 < answer["ret"]
+        assert hello["sock"] == answer["sock"]
+        assert answer["ts_ns"] < end(handshake)
+    plain = traced("streams.py", "--loop", "uvloop")
+    whats = {part["what"] for row in plain.awaits for part in row["setup"]}
+    assert whats == {"connect"}
+
+
 @pytest.mark.parametrize("client", ["httpx", "aiohttp"])
 def test_first_requests_of_a_pool(traced: Tracings, client: str) -> None:
     """The requests that open the pool's four connections have the connects, also a child task's."""

@@ -8,20 +8,53 @@
 
 /* Handle._run holds its handle once more (uvloop/cbhandles.pyx) */
 #define HELD_BY_LOOP_AND_US 2
+#define UVLOOP "uvloop.loop."
+#define MADE "UVTransport._call_connection_made"
 
 __thread struct now_running now_running;
 
 static PyTypeObject *deque_type, *ready_type;
 static PyCFunction deque_popleft, deque_append;
 
-/* Return what the handle's repr calls it: "<Handle UVTransport._call_connection_made>". */
+/* Its attributes are no code of the program's then. */
+static bool is_uvloops(PyObject *object)
+{
+	return !strncmp(Py_TYPE(object)->tp_name, UVLOOP, sizeof(UVLOOP) - 1);
+}
+
+static int find_protocol(PyObject *object, void *found)
+{
+	if (!is_uvloops(object) || !PyObject_HasAttrString(object, "get_protocol"))
+		return 0;
+	*(PyObject **)found = PyObject_CallMethod(object, "get_protocol", NULL);
+	return 1;
+}
+
+/* Does it tell uvloop's TLS that there is a connection now? That says hello then. */
+static bool begins_tls(PyObject *handle, const char *name)
+{
+	PyObject *protocol = NULL;
+	bool found;
+
+	if (strncmp(name, MADE, sizeof(MADE) - 1))
+		return false;
+	Py_TYPE(handle)->tp_traverse(handle, find_protocol, &protocol);
+	found = protocol && !strcmp(Py_TYPE(protocol)->tp_name, UVLOOP "SSLProtocol");
+	Py_XDECREF(protocol);
+	return found;
+}
+
+/* Return what the handle's repr calls it, "<Handle UVTransport._call_connection_made>"; its TLS is
+ * called as asyncio's. */
 static PyObject *handle_name(PyObject *handle)
 {
 	PyObject *repr = PyObject_Repr(handle), *name = NULL;
 	const char *text = repr ? PyUnicode_AsUTF8(repr) : NULL;
 	const char *space = text ? strchr(text, ' ') : NULL;
 
-	if (space)
+	if (space && begins_tls(handle, space + 1))
+		name = PyUnicode_FromString("SSLProtocol.connection_made");
+	else if (space)
 		name = PyUnicode_FromStringAndSize(space + 1, (Py_ssize_t)strcspn(space + 1, " >"));
 	if (!name) {
 		PyErr_Clear();

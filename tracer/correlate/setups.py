@@ -10,8 +10,9 @@ Each part is proven by its own events; what has none is not there:
 - handshake: a callback `SSLProtocol.connection_made` that the await's step put on the ready queue
   before it parked in `create_connection`, `start_tls` or a server's accept; from the callback's
   begin, in which the client says hello, to the task's waking: the handshake is over
-  (Lib/asyncio/sslproto.py). Libraries that shake hands in a memory buffer of their own (anyio)
-  leave no such trace.
+  (Lib/asyncio/sslproto.py). uvloop's is called by libuv's news of the connection, and lets the task
+  go on to wait for the handshake (create_connection in uvloop/loop.pyx). Libraries that shake hands
+  in a memory buffer of their own (anyio) leave no such trace, nor do names that libuv resolves.
 
 The set-up of a task is also that of the await in which another task waited for its end alone
 (wait_for before CPython 3.12, aiohttp's resolver, anyio's group of the one task that connects);
@@ -124,6 +125,10 @@ def _shaken(p: Picture) -> _Columns:
     leaf = take(step["leaf_str"], take(sus.step, at), 0)
     agent = take(sus.agent, at, 0)
     fits = (at >= 0) & p.events.passing(agent, leaf, lambda text: text.endswith(_PARKED_IN))
+    woken = Keys(sus.waker).find(run)
+    after = Keys(sus.run).find(take(sus.next_run, woken))
+    by_libuv = (at < 0) & (after >= 0) & (take(sus.group, after) == take(sus.group, woken))
+    at, fits = np.where(by_libuv, after, at), fits | by_libuv
     rows, run, at = rows[fits], run[fits], at[fits]
     outcome = _outcomes(p, at)
     sends = p.calls.sends

@@ -13,6 +13,7 @@ from . import records as r
 from .ring import ring, this_thread
 from .run import recall, remember, run_of
 
+_MADE, _TLS_MADE = "UVTransport._call_connection_made", "SSLProtocol.connection_made"
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 
 
@@ -45,9 +46,20 @@ def native_end(thread):
 
 
 def _name(handle):
-    """Return what the handle's repr calls it: "<Handle UVTransport._call_connection_made>"."""
+    """Return what the handle's repr calls it, "<Handle UVTransport._call_connection_made>".
+
+    Where that begins TLS, it is called as asyncio's.
+    """
     words = repr(handle).strip("<>").split(" ")
-    return words[1] if len(words) > 1 else type(handle).__name__
+    name = words[1] if len(words) > 1 else type(handle).__name__
+    return _TLS_MADE if name == _MADE and _begins_tls(handle) else name
+
+
+def _begins_tls(handle):
+    for one in get_referents(handle):
+        if type(one).__module__ == "uvloop.loop" and hasattr(one, "get_protocol"):
+            return type(one.get_protocol()).__name__ == "SSLProtocol"
+    return False
 
 
 class _Ready(deque):
