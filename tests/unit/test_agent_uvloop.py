@@ -162,7 +162,6 @@ def test_tasks_have_steps_and_wakers(own: Lab) -> None:
     assert [s["waker_run"] for s in ring.of("step") if s is setter] == [timers[0]["run"]]
 
 
-@pytest.mark.parametrize("light", [False], ids=["c"])
 def test_a_class_made_of_uvloops_is_known_as_such(own: Lab) -> None:
     """Whatever its name: libuv calls protocols by itself there, and never on asyncio's."""
     own.run(

@@ -19,6 +19,7 @@ _task_types, _gather_type = (), None
 _py_steps = ()
 _step_types = set()  # TaskStepMethWrapper and, in 3.9, TaskWakeupMethWrapper
 _last = {"task": 0, "loop": 0}
+_uvloops = []  # uvloop's class, once its hooks are in place
 
 
 def install(c_task, py_task, gather):
@@ -27,6 +28,11 @@ def install(c_task, py_task, gather):
     _task_types = tuple(kind for kind in (c_task, py_task) if kind is not None)
     _gather_type = gather or ()
     _py_steps = (getattr(py_task, "_Task__step", None), getattr(py_task, "_Task__wakeup", None))
+
+
+def know_uvloop(kind):
+    """Take uvloop's class: its loops and those made of it are said to be libuv's."""
+    _uvloops.append(kind)
 
 
 class State(Suspension):
@@ -220,7 +226,7 @@ def see_loop(loop, thread):
         thread.tid,
         0,
         r.KIND_LOOP,
-        0,
+        r.LOOP_UVLOOP if isinstance(loop, tuple(_uvloops)) else 0,
         state[0],
         send(number_of(f"{kind.__module__}.{kind.__qualname__}")),
         _fileno(getattr(loop, "_selector", None)),

@@ -151,6 +151,7 @@ def _hooked_run_forever(old, kind):
 
 def install(loop_type, *, eager):
     """Put the hooks in place; an exception if this is no uvloop that we know."""
+    tasks.know_uvloop(loop_type)
     for name, (way, at) in _HOOKS.items():
         put(loop_type, name, lambda old, way=way, at=at: _hooked(old, way, at))
     put(loop_type, "run_forever", lambda old: _hooked_run_forever(old, loop_type.__base__))
