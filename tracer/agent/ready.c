@@ -8,7 +8,7 @@
 
 /* Handle._run holds its handle once more (uvloop/cbhandles.pyx) */
 #define HELD_BY_LOOP_AND_US 2
-#define UVLOOP "uvloop.loop."
+#define UVLOOP_MODULE "uvloop.loop."
 #define MADE "UVTransport._call_connection_made"
 
 __thread struct now_running now_running;
@@ -19,7 +19,7 @@ static PyCFunction deque_popleft, deque_append;
 /* Its attributes are no code of the program's then. */
 static bool is_uvloops(PyObject *object)
 {
-	return !strncmp(Py_TYPE(object)->tp_name, UVLOOP, sizeof(UVLOOP) - 1);
+	return !strncmp(Py_TYPE(object)->tp_name, UVLOOP_MODULE, sizeof(UVLOOP_MODULE) - 1);
 }
 
 static int find_protocol(PyObject *object, void *found)
@@ -33,13 +33,15 @@ static int find_protocol(PyObject *object, void *found)
 /* Does it tell uvloop's TLS that there is a connection now? That says hello then. */
 static bool begins_tls(PyObject *handle, const char *name)
 {
+	traverseproc traverse = Py_TYPE(handle)->tp_traverse;
 	PyObject *protocol = NULL;
 	bool found;
 
-	if (strncmp(name, MADE, sizeof(MADE) - 1))
+	if (!traverse || strncmp(name, MADE, sizeof(MADE) - 1))
 		return false;
-	Py_TYPE(handle)->tp_traverse(handle, find_protocol, &protocol);
-	found = protocol && !strcmp(Py_TYPE(protocol)->tp_name, UVLOOP "SSLProtocol");
+	traverse(handle, find_protocol, &protocol);
+	PyErr_Clear();
+	found = protocol && !strcmp(Py_TYPE(protocol)->tp_name, UVLOOP_MODULE "SSLProtocol");
 	Py_XDECREF(protocol);
 	return found;
 }
