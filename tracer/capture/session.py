@@ -124,10 +124,9 @@ def _try(action: Callable[[], None]) -> None:
         action()
 
 
-def _require_root() -> None:
+def _require_root(here: Machine) -> None:
     if os.geteuid() != 0:
         raise Prerequisite("tracing needs root: it loads programs into the kernel", sudo_line())
-    here = Machine()
     for check in (rights(here), load(here)):
         if check.status == "fail":
             raise Prerequisite(f"this root may not load programs: {check.seen}", check.fix)
@@ -163,14 +162,15 @@ class _Session:
         self._tgids: dict[int, int] = {}  # by agent, as the kernel says
         self._watched: set[int] = set()
         # elsewhere the kernel's process ids are strangers' in /proc
-        self._at_home = Machine().rights.pid_namespace == INITIAL_PID_NAMESPACE
+        self._machine = Machine()
+        self._at_home = self._machine.rights.pid_namespace == INITIAL_PID_NAMESPACE
         self._next_scan = self._next_loss = 0.0
         self._stopped: str | None = None
         self._began_ns = time.monotonic_ns()
 
     def run(self) -> Recording:
         options, user = self._options, self._user
-        _require_root()
+        _require_root(self._machine)
         env = environment_of(user)
         self._roots = [also.resolve(spec) for spec in options.also]
         if options.output:
