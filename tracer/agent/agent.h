@@ -180,6 +180,8 @@ void task_park(struct task *task, PyObject *object, struct ev_step *step);
 /* ---- loop.c ---- */
 int loop_start(void);
 u32 loop_serial(PyObject *loop);
+/* Takes the reference; returns what its fileno() does, -1 if it is none (NULL, None, closed). */
+s32 fileno_of(PyObject *object);
 void loop_see(PyObject *loop, struct thread *thread);
 
 /* ---- scheduled.c ---- */

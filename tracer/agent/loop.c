@@ -75,9 +75,8 @@ u32 loop_serial(PyObject *loop)
 	return state ? state->serial : 0;
 }
 
-static s32 fileno_of(PyObject *loop, const char *name)
+s32 fileno_of(PyObject *object)
 {
-	PyObject *object = attribute(loop, name);
 	PyObject *number = NULL;
 	long fd = -1;
 
@@ -85,12 +84,9 @@ static s32 fileno_of(PyObject *loop, const char *name)
 		number = PyObject_CallMethod(object, "fileno", NULL);
 	if (number)
 		fd = PyLong_AsLong(number);
-	if (PyErr_Occurred()) {
-		PyErr_Clear();
-		fd = -1;
-	}
-	Py_XDECREF(object);
 	Py_XDECREF(number);
+	Py_XDECREF(object);
+	PyErr_Clear();
 	return (s32)fd;
 }
 
@@ -133,8 +129,8 @@ void loop_see(PyObject *loop, struct thread *thread)
 	if (loop_kind(loop) == UVLOOP) {
 		uvloop_pipe(loop, &self_fd, &self_wfd);
 	} else {
-		self_fd = fileno_of(loop, "_ssock");
-		self_wfd = fileno_of(loop, "_csock");
+		self_fd = fileno_of(attribute(loop, "_ssock"));
+		self_wfd = fileno_of(attribute(loop, "_csock"));
 	}
 	record = ring_reserve(KIND_LOOP, now_ns(), thread->tid);
 	if (!record) {
@@ -148,7 +144,7 @@ void loop_see(PyObject *loop, struct thread *thread)
 	record->flags = loop_kind(loop) == UVLOOP ? LOOP_UVLOOP : 0;
 	record->loop = state->serial;
 	record->type_str = type;
-	record->selector_fd = fileno_of(loop, "_selector");
+	record->selector_fd = fileno_of(attribute(loop, "_selector"));
 	record->self_fd = self_fd;
 	record->self_wfd = self_wfd;
 	ring_commit();

@@ -8,7 +8,7 @@
 #include "agent.h"
 
 static PyObject *old_write, *old_writelines, *queue_size;
-static PyObject *name_get_extra_info, *name_socket, *name_fileno;
+static PyObject *name_get_extra_info, *name_socket;
 
 /* Descriptors of streams that wrote lately: to ask a stream costs as much as all the rest. */
 static struct known {
@@ -33,17 +33,7 @@ static u64 queued(PyObject *stream)
 /* Return a stream's descriptor, -1 if it has none any more. */
 static s32 ask_descriptor(PyObject *stream)
 {
-	PyObject *socket = PyObject_CallMethodOneArg(stream, name_get_extra_info, name_socket);
-	PyObject *number = NULL;
-	s32 fd;
-
-	if (socket && socket != Py_None)
-		number = PyObject_CallMethodNoArgs(socket, name_fileno);
-	fd = number ? (s32)PyLong_AsLong(number) : -1;
-	Py_XDECREF(number);
-	Py_XDECREF(socket);
-	PyErr_Clear();
-	return fd;
+	return fileno_of(PyObject_CallMethodOneArg(stream, name_get_extra_info, name_socket));
 }
 
 static s32 descriptor(PyObject *stream)
@@ -151,9 +141,8 @@ void writes_install(void)
 
 	name_get_extra_info = PyUnicode_InternFromString("get_extra_info");
 	name_socket = PyUnicode_InternFromString("socket");
-	name_fileno = PyUnicode_InternFromString("fileno");
 	queue_size = type ? attribute(type, "get_write_buffer_size") : NULL;
-	if (queue_size && PyType_Check(type) && name_get_extra_info && name_socket && name_fileno &&
+	if (queue_size && PyType_Check(type) && name_get_extra_info && name_socket &&
 	    !put((PyTypeObject *)type, &write_def, &old_write))
 		put((PyTypeObject *)type, &writelines_def, &old_writelines);
 	PyErr_Clear();
