@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from coded_loads import LOADS, peers
 from verdict import verdict
 
 from tests.unit.agent_ring import Lab
-from tests.unpacked import PLACE
+from tests.unpacked import PLACE, install, make_environment
 from tracer import agent
 
 if TYPE_CHECKING:
@@ -54,12 +53,8 @@ def old() -> str:
     """Return an interpreter like ours that has a uvloop of before 0.23."""
     folder = PLACE / f"uvloop-{OLD}-{sys.version_info.major}.{sys.version_info.minor}"
     inside = folder / "bin" / "python"
-    (site,) = (folder / "lib" / f"python{v.major}.{v.minor}" for v in [sys.version_info])
-    if not (site / "site-packages" / "uvloop").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        target = ["--target", site / "site-packages", "--no-deps", f"uvloop=={OLD}"]
-        subprocess.run([*pip, *target], check=True)
+    if not any(folder.glob("lib/python*/site-packages/uvloop")):
+        assert install(make_environment(sys.executable, folder), f"uvloop=={OLD}")
     return str(inside)
 
 
