@@ -22,6 +22,7 @@ SECRET = "only root may read this"
 # what the program does to its trace `t`; VICTIM is a folder that is root's, SECRET a file in it
 ATTACKS = {
     "links to files and folders of root": """
+os.unlink("t/manifest.json.new")
 for name in ("syscall.parquet", "await.parquet", "manifest.json.new", "loss.parquet"):
     os.symlink(f"{VICTIM}/{name}", f"t/{name}")
 os.symlink(VICTIM, "t/await.parts")
@@ -38,6 +39,7 @@ os.rename("t", "aside")
 os.symlink(VICTIM, "t")
 """,
     "pipes where files are read and written": """
+os.unlink("t/manifest.json.new")
 for name in ("live/1-1.none", "live/x.ring", "raw/agent-y.raw", "manifest.json.new", "gap.parquet"):
     os.mkfifo("t/" + name)
 """,

@@ -66,10 +66,15 @@ class Busy:
         with self._err.open("wb") as err:
             script = scope.script("app.py", BUSY)
             self._process = scope.start(PYTHON, script, before=before, options=SMALL, stderr=err)
-        until(lambda: self._recorded() > 1 << 18, "the recording")
+        until(lambda: min(self._recorded()) > 1 << 16, "the recording")
+        before = self._recorded()
+        until(lambda: self._recorded() > before, "all of it to be written once more")
 
-    def _recorded(self) -> int:
-        return sum(raw.stat().st_size for raw in self.scope.trace.glob("raw/*.raw"))
+    def _recorded(self) -> tuple[int, int]:
+        """Return the bytes written of the kernel's records, and then of the agent's."""
+        raw = self.scope.trace / "raw"
+        kernel, agents = (sum(f.stat().st_size for f in raw.glob(n)) for n in ("k*.raw", "a*.raw"))
+        return kernel, agents
 
     def said(self) -> str:
         """Return what the tracer said so far."""

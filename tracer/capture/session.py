@@ -41,7 +41,6 @@ from tracer.store.layout import (
     KERNEL_RAW,
     LOSSES,
     PROCESSES,
-    RESERVE,
     SAMPLES,
     TraceFolder,
     is_trace,
@@ -59,7 +58,7 @@ _RING_HEADER = 8
 _KIND_OFFSET = _RING_HEADER + 14  # behind ts_ns, tid, cpu: see the head in record.h
 _SCAN_S = 0.1
 _POLL_S = (0.01, 0.1)
-_RESERVE_BYTES = 1 << 16
+_MANIFEST_BYTES = 1 << 16  # more than its last state takes
 _FILLED = 0.25  # of a ring: then it is emptied more often
 
 
@@ -195,6 +194,7 @@ class _Session:
             undo.callback(self._close_rings)
             manifest = self._manifest(held, prebuilt)
             folder.write_manifest(manifest)
+            folder.reserve_manifest(_MANIFEST_BYTES)
             armed = (time.monotonic_ns() - self._began_ns) / 1e9
             self._say(f"recording {' '.join(options.command)} (armed in {armed:.1f} s)")
             if prebuilt and agent.is_light(prebuilt):
@@ -213,6 +213,7 @@ class _Session:
         except OSError as error:
             self._break_off(manifest, error)
         finally:
+            self._close_files()
             self._close_rings()
             loader.close()
         with contextlib.suppress(OSError):  # it then is a cut trace that does not say why
@@ -231,16 +232,9 @@ class _Session:
         self._kernel_rings = [KernelRing(fd, size) for fd in self._loader.ring_fds]
         self._run_times = RunTimes(self._loader.programs())
         self._raw = self._folder.new_file(self._folder.raw / KERNEL_RAW, os.O_EXCL)
-        self._reserve()
-        self._seed()
-
-    def _reserve(self) -> None:
-        """Keep room for the manifest: it can be written at the end even if the disk is full."""
         if is_nearly_full(self._folder.path, 0):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fd = self._folder.new_file(self._folder.raw / RESERVE, os.O_EXCL)
-        os.posix_fallocate(fd, 0, _RESERVE_BYTES)
-        os.close(fd)
+        self._seed()
 
     def _prebuild(self, python: Path, cache: Path) -> str | None:
         """Build the agent as the invoking user; return the reason if that cannot be done."""
@@ -324,16 +318,11 @@ class _Session:
 
     def _break_off(self, manifest: dict[str, Any], error: OSError) -> None:
         """Leave what was written up to the last time that all was: a trace that was cut there."""
-        self._stop(stop_of(error))
+        reason = stop_of(error)
+        if self._stopped != reason:
+            self._stop(reason)
         self._run_times.end(time.monotonic_ns())
         self._loader.detach()
-        for ring, fd in self._rings.values():
-            os.close(fd)
-            ring.close()
-        self._rings.clear()
-        os.close(self._raw)
-        with contextlib.suppress(OSError), self._folder.as_owner():
-            (self._folder.raw / RESERVE).unlink()
         manifest.update(stopped=self._stopped, end_ns=self._whole_ns, **self._costs())
 
     def _drain(self) -> float:
@@ -358,6 +347,12 @@ class _Session:
                     self._note_losses()
                 slots = ring.take()
         return filled
+
+    def _close_files(self) -> None:
+        for ring, fd in self._rings.values():
+            os.close(fd)
+            ring.close()
+        os.close(self._raw)
 
     def _close_rings(self) -> None:
         while self._kernel_rings:
@@ -424,13 +419,9 @@ class _Session:
         for ring, fd in self._rings.values():
             ring.drain(fd)
         self._note_losses()
-        for ring, fd in self._rings.values():
-            os.close(fd)
-            ring.close()
         threads = self._loader.open_threads()
         write_all(self._raw, memoryview(open_records(threads, end_ns)))
         write_all(self._raw, memoryview(gap_records(self._loader.untold_gaps())))
-        os.close(self._raw)
         manifest.update(
             state="recorded",
             stopped=self._stopped,

@@ -32,7 +32,6 @@ KERNEL_RAW = "kernel.raw"
 PROCESSES = "processes.jsonl"
 LOSSES = "losses.jsonl"
 SAMPLES = "samples.jsonl"
-RESERVE = "reserve"
 # version 2 has delta encodings, which suit times and row numbers
 PARQUET = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
 _GIVE = "give the folder that `awaitscope run` wrote (awaitscope-*.trace)"
@@ -81,6 +80,10 @@ class TraceFolder:
     def live(self) -> Path:
         """Return the folder where agents put their rings."""
         return self.path / LIVE
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.path / (MANIFEST + ".new")
 
     def table(self, name: str) -> Path:
         """Return the Parquet file of a table."""
@@ -140,11 +143,19 @@ class TraceFolder:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest in one step."""
         text = json.dumps({"format": FORMAT, **manifest}, indent=1, default=str)
-        partial = self.path / (MANIFEST + ".new")
-        with os.fdopen(self.new_file(partial, os.O_TRUNC), "w") as file:
+        with os.fdopen(self.new_file(self._unfinished, 0), "w") as file:
             file.write(text)
+            file.truncate()
         with self.as_owner():
-            partial.replace(self.path / MANIFEST)
+            self._unfinished.replace(self.path / MANIFEST)
+
+    def reserve_manifest(self, size_bytes: int) -> None:
+        """Keep room for the next manifest: it can be written even if the disk is full by then."""
+        fd = self.new_file(self._unfinished, 0)
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        finally:
+            os.close(fd)
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the manifest; TraceUnreadable if this is no trace of a version we know."""
