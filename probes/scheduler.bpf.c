@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Hooks: sched_switch, sched_waking (raw tracepoints). One record per stretch off the CPU.
- * Cost: two look-ups per switch of the machine, one per waking.
+ * Hooks: sched_switch, sched_waking, hrtimer_expire_exit (raw tracepoints). One record per stretch
+ * off the CPU, one per tick or switch at which the hypervisor had taken the CPU from a thread on it.
+ * Cost: two look-ups per switch of the machine, one per waking, one per timer (the tick is one); a
+ * read per switch of ours and per timer on top of ours.
  * Cannot see: sched_wakeup is left out: it says when the thread was enqueued, a few us after
  * sched_waking, and no table reads it; the run queue begins at the waking.
  */
@@ -33,6 +35,45 @@ static __always_inline void note_napi_thread(struct cpu_state *p, u32 tid)
 	n.ifindex = nic->ifindex;
 	napi_threads.update(&tid, &n);
 }
+
+#ifdef O_RQ_STEAL
+/*
+ * What the hypervisor took from this CPU since the last look belongs to `prev_tid` (0: nobody of ours)
+ * if that was on it then; `next_tid` is on it from here on. The kernel brings prev_steal_time_rq up to
+ * date at each tick and switch (update_rq_clock_task), right before these programs run, and
+ * prev_steal_time at each tick: a long stretch without the CPU ends with one, beneath the same thread.
+ */
+static __always_inline void note_stolen(u64 task, u32 prev_tid, u32 next_tid)
+{
+	struct cpu_state *p = this_cpu();
+	if (!p)
+		return;
+	if (!p->rq)
+		p->rq = RD(u64, RD(u64, task, O_TASK_CFS_RQ), O_CFS_RQ_RQ);
+	u64 so_far = RD(u64, p->rq, O_RQ_STEAL), stolen = so_far - p->stolen_ns;
+	int known = prev_tid && p->stolen_tid == prev_tid;
+	p->stolen_ns = so_far;
+	p->stolen_tid = next_tid;
+	if (!known || !stolen)
+		return;
+	struct ev_stolen *e = reserve(KIND_STOLEN, bpf_ktime_get_ns() - stolen, prev_tid, 0);
+	if (!e)
+		return;
+	e->dur_ns = stolen;
+	submit(e);
+}
+
+/* The scheduler's tick is a timer. It goes on beneath a thread that never leaves its CPU. */
+int on_hrtimer_expire_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = our_tid();
+	if (tid)
+		note_stolen(bpf_get_current_task(), tid, tid);
+	return 0;
+}
+#else
+static __always_inline void note_stolen(u64 task, u32 prev_tid, u32 next_tid) {}
+#endif
 
 int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -72,11 +113,12 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	u64 prev = ctx->args[1], next = ctx->args[2];
 	u32 prev_tid = bpf_get_current_pid_tgid(); /* it is still the current one */
 	u32 next_tid = RD(u32, next, O_TASK_PID);
-	struct thread_state *t;
+	struct thread_state *t = NULL;
 	u64 now;
 	if (prev_tid) {
 		t = threads.lookup(&prev_tid);
 		if (t) {
+			note_stolen(next, prev_tid, next_tid);
 			t->out_ns = bpf_ktime_get_ns();
 			t->out_state = ctx->args[0] ? 0 : ctx->args[3];
 			t->out_cpu = bpf_get_smp_processor_id();
@@ -89,8 +131,13 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!next_tid)
 		return 0;
+	int seen = t != NULL;
 	t = threads.lookup(&next_tid);
-	if (!t || !t->out_ns)
+	if (!t)
+		return 0;
+	if (!seen)
+		note_stolen(next, 0, next_tid);
+	if (!t->out_ns)
 		return 0;
 	now = bpf_ktime_get_ns();
 	u8 flags = 0;

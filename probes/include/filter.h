@@ -104,8 +104,10 @@ struct cpu_state {
 	u64 ready_sock;
 	u64 sendmsg_sk, sendmsg_ns;
 	u64 child_sk, child_ns;     /* the connection that became established last, whosoever it is */
+	u64 rq, stolen_ns;          /* its run queue, and what was stolen from it when `stolen_tid` was last seen on it */
 	u32 irq, in_irq, rx_count, iif;
 	u32 seq, len, ready_tid, active;
+	u32 stolen_tid, spare;
 };
 BPF_PERCPU_ARRAY(cpu_states, struct cpu_state, 1);
 

@@ -36,7 +36,8 @@
 #define KIND_AGENT_THREAD 15
 #define KIND_EPOLL_CALLBACK 16
 #define KIND_TX_INTERRUPT 17
-#define KIND_MAX 18
+#define KIND_STOLEN 18
+#define KIND_MAX 19
 
 /* ---- agent records: kinds ---- */
 #define KIND_LOOP 32
@@ -165,6 +166,17 @@ struct ev_off_cpu {
 	u16 in_cpu;       /* CPU it came back on */
 	u16 nr;           /* system call it was in, 65535 none */
 	u32 why;          /* OFF_*: what kept it from running, where that is known */
+};
+
+/* The hypervisor took the CPU from a running traced thread: the scheduler's steal clock moved on. */
+struct ev_stolen {
+	u64 ts_ns;        /* begin if it ended when it was seen, at a tick or at a switch: up to a tick late */
+	u32 tid;          /* the thread */
+	u16 cpu;          /* CPU it was on */
+	u8 kind;          /* KIND_STOLEN */
+	u8 flags;         /* 0 */
+	u64 dur_ns;       /* growth of rq.prev_steal_time_rq (or prev_steal_time) since the tick or switch before */
+	u64 spare[4];     /* 0 */
 };
 
 /* A socket of a traced process became known, or its addresses did. The last record of a sock counts. */

@@ -72,4 +72,5 @@ def tiny_btf() -> bytes:
     b.add("state", ENUM | FLAG, 4, (b.name("LOST"), negative), (b.name("FOUND"), 1))  # 14
     b.add("mask", ENUM64, 8, (b.name("HIGH"), 0, 1), (b.name("LOW"), negative, 0))  # 15
     b.add("tail", STRUCT, 8, (b.name("y"), 1, 32))  # 16
+    b.add("rq", STRUCT, 4, (b.name("prev_steal_time_rq"), 1, 0))  # 17
     return b.blob()

@@ -73,6 +73,8 @@ def healthy(tmp_path: Path, tiny_btf: bytes, monkeypatch: pytest.MonkeyPatch) ->
     write(root / "proc/sys/kernel/osrelease", "6.12.107+deb13-amd64\n")
     write(root / "sys/kernel/security/lockdown", "none [integrity] confidentiality\n")
     write(root / "sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n")
+    write(root / "proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu sse2\n")
+    write(root / "proc/stat", "cpu  1 2 3 4 5 6 7 0 0 0\n")
     write(root / "proc/mounts", "tracefs /sys/kernel/tracing tracefs rw 0 0\n")
     write(root / "usr/lib/postgresql/15/bin/postgres", "")
     write(root / "usr/lib/python3/dist-packages/bcc/__init__.py", REAL_BCC)
@@ -163,6 +165,12 @@ TAKEN_AWAY: dict[str, tuple[Callable[[Machine], Machine], str, str, str]] = {
         "Python.h",
         "warn",
         "sudo apt-get install python3-dev",
+    ),
+    "a hypervisor that tells nothing": (
+        put("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu hypervisor\n"),
+        "stolen time",
+        "warn",
+        "counts as the thread's",
     ),
     "no PostgreSQL": (remove("/usr/lib/postgresql"), "PostgreSQL", "warn", "--dsn"),
     "only loopback": (lambda m: replace(m, devices=list), "interrupts", "warn", "network card"),

@@ -21,17 +21,25 @@ COLUMNS = ("ts_ns", "dur_ns", "wake_ns", "state", "nr", "flags", "why")
 Off = tuple[int, int, int, int, int, int, int]
 
 
-def thread_time(off: list[Off], runs: list[tuple[int, int]]) -> ThreadTime:
+def thread_time(
+    off: list[Off], runs: list[tuple[int, int]], stolen: list[tuple[int, int]] | None = None
+) -> ThreadTime:
     """Return the time of one thread among others that are off the CPU and running all along."""
     noise = (0, 1000, 5, ASLEEP, READ, 0, FREELY)
     table = {c: ints([row[i] for row in [noise, *off]]) for i, c in enumerate(COLUMNS)}
     table["tid"] = ints([TID + 1] + [TID] * len(off))
     spans = [(0, 1000), *runs]
     nothing = np.full(len(spans), -1, np.int64)
+    taken = [(0, 1000), *(stolen or [])]
     names = ("agent", "wake", "wake_tid", "flags", "step", "callback", "waker")
     return ThreadTime(
         TID,
         table,
+        {
+            "tid": ints([TID + 1] + [TID] * (len(taken) - 1)),
+            "ts_ns": ints([begin for begin, _end in taken]),
+            "dur_ns": ints([end - begin for begin, end in taken]),
+        },
         Runs(
             tid=ints([TID + 1] + [TID] * len(runs)),
             begin=ints([b for b, _e in spans]),
@@ -86,6 +94,23 @@ def test_a_run_is_busy_only_while_it_is_on_the_cpu() -> None:
     assert causes(time, 0, 100) == {LOOP: 30, BUSY: 40, RUNQ: 15, SYSCALL: 15}
     assert causes(time, 25, 45) == {RUNQ: 5, BUSY: 10, SYSCALL: 5}
     assert time.on_cpu(ints([10]), ints([80])).tolist() == [40]
+
+
+def test_a_stolen_cpu_is_nobodys_time_on_it() -> None:
+    """What the hypervisor took from a run, or from the loop between runs, is the run queue's."""
+    off = [(40, 20, 15, ASLEEP, READ, 0, FREELY)]
+    time = thread_time(off, [(10, 80)], [(20, 35), (85, 95)])
+    assert causes(time, 0, 100) == {LOOP: 20, BUSY: 35, SYSCALL: 15, RUNQ: 30}
+    assert time.on_cpu(ints([10]), ints([80])).tolist() == [35]
+    assert time.stolen(ints([0, 25, 60]), ints([100, 90, 80])).tolist() == [25, 15, 0]
+
+
+def test_what_was_stolen_off_the_cpu_is_not_told_twice() -> None:
+    """A begin that lies before the thread came back, by two clocks, takes nothing from the wait."""
+    off = [(40, 20, 15, ASLEEP, READ, 0, FREELY)]
+    time = thread_time(off, [(10, 80)], [(50, 70)])
+    assert causes(time, 0, 100) == {LOOP: 30, BUSY: 40, SYSCALL: 15, RUNQ: 15}
+    assert time.stolen(ints([0]), ints([100])).tolist() == [10]
 
 
 def test_an_epoll_wait_inside_a_run_is_not_the_loops() -> None:

@@ -31,6 +31,7 @@ HOOKS = (
     Hook("sched_process_exit", "on_exit", 1, 1, required=True),
     Hook("sched_switch", "on_sched_switch", 4, 1, required=True),
     Hook("sched_waking", "on_sched_waking", 1, 1, required=True),
+    Hook("hrtimer_expire_exit", "on_hrtimer_expire_exit", 0, 1),
     Hook("io_uring_complete", "on_io_uring_complete", 2, 1),
     Hook("tcp_probe", "on_tcp_probe", 2, 2),
     Hook("sk_data_ready", "on_sk_data_ready", 1, 2, function="sock_def_readable"),

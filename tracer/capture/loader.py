@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracer.capture.hooks import HOOKS, INCLUDES, SOURCES
-from tracer.capture.offsets import offset_defines, throttle_defines
+from tracer.capture.offsets import offset_defines, tells_throttled
 from tracer.capture.quiet import captured_stderr
 from tracer.capture.ring import default_ring_bytes
 from tracer.capture.rungs import Probe, Rungs
@@ -24,6 +24,7 @@ from tracer.paths import probes_dir
 from tracer.system import syscalls
 from tracer.system.bcc_module import find_bcc
 from tracer.system.btf import Btf
+from tracer.system.stolen import untold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +81,8 @@ class Loader:
         self.ring_bytes = ring_bytes or default_ring_bytes(len(self._cpus))
         self.probes: list[Probe] = []
         self._bcc = bcc
-        self.tells_throttled = bool(throttle_defines(self._btf))
+        self.tells_throttled = tells_throttled(self._btf)
+        self.stolen_untold = untold(self._btf)
         here = Path.cwd()
         with tempfile.TemporaryDirectory(prefix="awaitscope-shim-") as shim:
             write_shim(Path(shim))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracer.errors import Prerequisite
+from tracer.system.stolen import STEAL_COUNTERS
 
 if TYPE_CHECKING:
     from tracer.system.btf import Btf
@@ -72,6 +73,10 @@ _THROTTLED = (
     },
 )
 
+# what the hypervisor took from a CPU: the first that the kernel has
+_OF_RQ = {"O_TASK_CFS_RQ": ("task_struct", "se.cfs_rq"), "O_CFS_RQ_RQ": ("cfs_rq", "rq")}
+_STOLEN = tuple({**_OF_RQ, "O_RQ_STEAL": counter} for counter in STEAL_COUNTERS)
+
 # what one hook reads that can be absent: without these its programs are not compiled
 _OPTIONAL = {
     "O_EPPOLL_BASE": ("eppoll_entry", "base"),
@@ -107,12 +112,18 @@ def offset_defines(btf: Btf) -> list[str]:
         if btf.has_member(struct, member):
             flags.append(f"-D{name}={btf.offset(struct, member)}")
     flags.append(f"-DO_UPID_SIZE={btf.sizeof('upid')}")
-    return flags + throttle_defines(btf)
+    both = [*_first_of(btf, _THROTTLED), *_first_of(btf, _STOLEN)]
+    return [*flags, *dict.fromkeys(both)]  # both may need a task's run queue
 
 
-def throttle_defines(btf: Btf) -> list[str]:
-    """Return the offsets that tell a throttled task; none if this kernel cannot tell."""
-    for way in _THROTTLED:
+def tells_throttled(btf: Btf) -> bool:
+    """Say whether this kernel can tell a throttled task."""
+    return bool(_first_of(btf, _THROTTLED))
+
+
+def _first_of(btf: Btf, ways: tuple[dict[str, tuple[str, str]], ...]) -> list[str]:
+    """Return the offsets of the first way that this kernel has whole; none if it has none."""
+    for way in ways:
         if all(btf.has_member(struct, member) for struct, member in way.values()):
             return [f"-D{name}={btf.offset(*place)}" for name, place in way.items()]
     return []

@@ -459,6 +459,7 @@ class _Session:
                 "numpy": np.__version__,
             },
             "tells_throttled": self._loader.tells_throttled,
+            "stolen_untold": self._loader.stolen_untold,
             "ring_bytes": self._loader.ring_bytes,
             "agent_slots": self._options.agent_slots,
             "agent_prebuild": prebuilt,

@@ -48,6 +48,7 @@ _COLUMNS = (
     Column("syscall_ns", "blocked", format_ns, right=True, rank=3),
     Column("gil_ns", "GIL", format_ns, right=True, rank=4),
     Column("runq_ns", "run queue", format_ns, right=True, rank=4),
+    Column("stolen_ns", "stolen", format_ns, right=True, rank=5),
     Column("throttled_ns", "throttled", format_ns, right=True, rank=4),
     Column("syscalls", "system calls", format_calls, rank=2, least=20),
     Column("delayed_awaits", "delayed", right=True),
@@ -79,8 +80,9 @@ def blocking(trace: Path | None, over_ms: float, output: Output) -> None:
     """List what held an event loop of TRACE, why, and whom it delayed.
 
     \b
-    Causes: on_cpu, syscall (blocked), gil, preempted (others had the CPU), throttled (CPU quota),
-    many_callbacks (one loop iteration full of short ones).
+    Causes: on_cpu, syscall (blocked), gil, preempted (others had the CPU, or, so much of it as is
+    stolen, the hypervisor), throttled (CPU quota), many_callbacks (one loop iteration full of
+    short ones).
     Example: awaitscope blocking --over 20
     """
     from tracer.report.blocking import (  # noqa: PLC0415 (--help: no duckdb)

@@ -92,6 +92,11 @@ def info(trace: Path | None, output: Output) -> None:
         f"{format_ns(document['duration_ns'])}, armed in {format_ns(document['armed_ns'])},"
         f" {document['overhead']['events_per_s']:.0f} events/s"
     )
+    if document["stolen_untold"]:
+        click.echo(
+            "CPU time that a hypervisor takes counts as the running thread's:"
+            f" {document['stolen_untold']}"
+        )
     click.echo(f"overhead: {_overhead(document['overhead'])}\n")
     targets = [
         {**t, "command": " ".join(t["argv"] or [t["exe"] or "?"])[:60]} for t in document["targets"]

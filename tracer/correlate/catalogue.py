@@ -99,6 +99,8 @@ DOCS: dict[str, dict[str, str]] = {
         "syscall_ns": "blocked in a system call or a page fault, ns",
         "gil_ns": "waited for the GIL, ns; NULL: not told apart, in syscall_ns",
         "runq_ns": "runnable, but others had the CPU, ns",
+        "stolen_ns": "of runq_ns, the hypervisor had the CPU, ns; NULL: the kernel does not tell,"
+        " it is in on_cpu_ns",
         "throttled_ns": "its cgroup's CPU quota was used up, ns; NULL: not told apart, in runq_ns",
         "complete": "nothing was lost meanwhile, and its end was seen",
         "reasons": "bit set of reason codes",

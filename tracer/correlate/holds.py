@@ -157,18 +157,22 @@ def _iterations(p: Picture, tid: int) -> _Holds:
 
 
 def _parts(p: Picture, holds: _Holds) -> dict[str, Ints]:
-    """Return each hold's time by what its thread did."""
+    """Return each hold's time by what its thread did, and what of the run queue's was stolen."""
     parts = {name: np.zeros(len(holds.run), np.int64) for name in _PARTS}
+    stolen = np.zeros(len(holds.run), np.int64)
     for thread in distinct(holds.tid).tolist():
         rows = np.flatnonzero(holds.tid == thread)
-        before = p.threads[thread].until(holds.start[rows])
-        after = p.threads[thread].until(holds.end[rows])
+        time = p.threads[thread]
+        before, after = time.until(holds.start[rows]), time.until(holds.end[rows])
         for name, causes in _PARTS.items():
             parts[name][rows] = sum(after[cause] - before[cause] for cause in causes)
+        stolen[rows] = time.stolen(holds.start[rows], holds.end[rows])
     if not p.threads.tells_throttled:
         parts["throttled_ns"][:] = NONE
+    if not p.threads.tells_stolen:
+        stolen[:] = NONE
     parts["gil_ns"][~p.threads.tell_gil(holds.tid)] = NONE
-    return parts
+    return parts | {"stolen_ns": stolen}
 
 
 def _causes(parts: dict[str, Ints], is_iteration: Bools) -> Any:  # noqa: ANN401

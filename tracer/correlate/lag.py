@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tracer.correlate.index import Bools, Ints
 
 LOOP, BUSY, RUNQ, SYSCALL, GIL, THROTTLED = range(6)
+_STOLEN = 6  # a part of RUNQ: runnable, and the hypervisor had the CPU
 _WOKEN_EARLY = 64
 OFF_THROTTLED, OFF_GIL = 1, 2  # record.h
 
@@ -52,8 +53,10 @@ def _inside(runs: Runs, ours: Ints, when: Ints) -> Bools:
 class ThreadTime:
     """Cumulative time of one thread by cause; the loop's own is what no other cause has."""
 
-    def __init__(self, tid: int, off: Table | dict[str, Any], runs: Runs) -> None:
-        """Build the pieces of thread `tid` from the off_cpu table and the runs."""
+    def __init__(
+        self, tid: int, off: Table | dict[str, Any], stolen: Table | dict[str, Any], runs: Runs
+    ) -> None:
+        """Build the pieces of thread `tid` from the tables off_cpu and stolen, and the runs."""
         mine, ours = np.flatnonzero(off["tid"] == tid), np.flatnonzero(runs.tid == tid)
         out, state = off["ts_ns"][mine], off["state"][mine]
         back, wake_ns = out + off["dur_ns"][mine], off["wake_ns"][mine]
@@ -64,8 +67,11 @@ class ThreadTime:
         gil, throttled = off["why"][mine] & OFF_GIL != 0, off["why"][mine] & OFF_THROTTLED != 0
         waiting = np.isin(off["nr"][mine], list(WAITS)) & ~_inside(runs, ours, out)
         blocked = ~waiting & ~gil
+        taken = np.flatnonzero(stolen["tid"] == tid)
+        given_back = stolen["ts_ns"][taken] + stolen["dur_ns"][taken]
         spans = (
             (runs.begin[ours], runs.end[ours], BUSY),
+            (stolen["ts_ns"][taken], given_back, _STOLEN),
             (out[waiting], woken[waiting], LOOP),
             (out[blocked], woken[blocked], SYSCALL),
             (out[gil], woken[gil], GIL),
@@ -79,9 +85,14 @@ class ThreadTime:
             depth -= np.bincount(np.searchsorted(edges, ends), minlength=len(edges))
             causes[np.cumsum(depth) > 0] = cause
         lengths = np.diff(edges, append=edges[-1:])
+
+        def pieces(which: Bools) -> _Pieces:
+            return _Pieces(edges[which], lengths[which])
+
+        self._stolen = pieces(causes == _STOLEN)
+        causes[causes == _STOLEN] = RUNQ
         self._pieces = {
-            cause: _Pieces(edges[causes == cause], lengths[causes == cause])
-            for cause in (BUSY, RUNQ, SYSCALL, GIL, THROTTLED)
+            cause: pieces(causes == cause) for cause in (BUSY, RUNQ, SYSCALL, GIL, THROTTLED)
         }
 
     def until(self, when: Ints) -> dict[int, Ints]:
@@ -100,22 +111,27 @@ class ThreadTime:
         """Return the on-CPU time in runs, the loop's own work excluded, ns."""
         return self.between(start, end, BUSY)
 
+    def stolen(self, start: Ints, end: Ints) -> Ints:
+        """Return the part of RUNQ in which the hypervisor had the CPU, ns."""
+        return self._stolen.until(end) - self._stolen.until(start)
+
 
 class Threads:
     """The times of all threads that ran event loops, each made when first asked for."""
 
     def __init__(self, events: Events, runs: Runs) -> None:
         """Name the trace; nothing is computed yet."""
-        self._off, self._runs = events["off_cpu"], runs
+        self._off, self._stolen, self._runs = events["off_cpu"], events["stolen"], runs
         self._times: dict[int, ThreadTime] = {}
         self.tells_throttled = bool(events.manifest.get("tells_throttled"))
+        self.tells_stolen = events.manifest.get("stolen_untold", "") is None
         agents = [bool(info.get("gil")) for info in events.manifest["agents"]] or [False]
         self._silent = distinct(ints(runs.tid[~np.array(agents)[runs.agent]]))
 
     def __getitem__(self, tid: int) -> ThreadTime:
         """Return a thread's time."""
         if tid not in self._times:
-            self._times[tid] = ThreadTime(tid, self._off, self._runs)
+            self._times[tid] = ThreadTime(tid, self._off, self._stolen, self._runs)
         return self._times[tid]
 
     def tell_gil(self, tid: Ints) -> Bools:

@@ -18,6 +18,7 @@ KERNEL_TABLES = (
     "epoll_ctl",
     "epoll_wait",
     "off_cpu",
+    "stolen",
     "socket",
     "socket_state",
     "receive",

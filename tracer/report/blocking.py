@@ -52,7 +52,7 @@ def blocking_rows(trace: Trace, over_ns: int) -> list[Row]:
         row: dict[str, Any] = {"hold_id": hold["hold_id"]}
         row |= {key: None if hold[key] == "" else hold[key] for key in _KEYS}
         row["chain"] = hold["chain"].splitlines()
-        row |= {key: hold[key] for key in ("start_ns", "dur_ns", "cause", *HELD_BY)}
+        row |= {key: hold[key] for key in ("start_ns", "dur_ns", "cause", *HELD_BY, "stolen_ns")}
         waited = delays.get(hold["hold_id"], [])
         row |= {
             "syscalls": calls.get(hold["hold_id"], []),

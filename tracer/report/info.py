@@ -40,6 +40,7 @@ def info_document(trace: Trace) -> dict[str, Any]:
         "targets": targets(trace),
         "left_running": m.get("left_running", []),
         "probes": m["probes"],
+        "stolen_untold": m.get("stolen_untold"),
         "devices": m.get("devices", []),
         "overhead": overhead(m),
     }

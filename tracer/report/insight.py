@@ -58,10 +58,12 @@ def insight(
 
 
 def off_cpu_ns(trace: Trace, tid: int, start: int, end: int) -> int:
-    """Return how long a thread was off the CPU between two moments, ns."""
+    """Return how long a thread was off the CPU, or its CPU taken away, between two moments, ns."""
     rows = trace.rows(
         "SELECT coalesce(sum(least(ts_ns + dur_ns, $3) - greatest(ts_ns, $2)), 0)::BIGINT AS ns"
-        " FROM off_cpu WHERE tid = $1 AND ts_ns < $3 AND ts_ns + dur_ns > $2",
+        " FROM (SELECT tid, ts_ns, dur_ns FROM off_cpu"
+        " UNION ALL SELECT tid, ts_ns, dur_ns FROM stolen)"
+        " WHERE tid = $1 AND ts_ns < $3 AND ts_ns + dur_ns > $2",
         tid,
         start,
         end,

@@ -28,6 +28,7 @@ from tracer.system.kernel import (
     read_text,
     try_raw_tracepoint,
 )
+from tracer.system.stolen import stolen_ticks, untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -227,6 +228,21 @@ def clock(machine: Machine) -> Check:
     return Check("clock", "ok", required=True, seen=f"CLOCK_MONOTONIC from {source}", why=why)
 
 
+def stolen_time(machine: Machine) -> Check:
+    """Check that CPU time which a hypervisor takes from this machine is told."""
+    why = "a loop whose CPU was taken away did not hold itself"
+    try:
+        types = Btf.load(machine.at("/sys/kernel/btf/vmlinux"))
+    except (OSError, ValueError):
+        types = None
+    reason = untold(types, machine.root)
+    if reason is None:
+        seen = f"{stolen_ticks(machine.root)} ticks since boot"
+        return Check("stolen time", "ok", required=False, seen=seen, why=why)
+    fix = "none needed: CPU time that a hypervisor takes counts as the thread's"
+    return Check("stolen time", "warn", required=False, seen=reason, why=why, fix=fix)
+
+
 def compiler(machine: Machine) -> Check:
     """Check for a C compiler."""
     why = "the agent inside the traced program is built for its interpreter on first use"
@@ -328,6 +344,7 @@ def run_checks(machine: Machine | None = None, wanted: Sequence[Tracepoint] = ()
         load(here),
         tracepoints(here, wanted),
         clock(here),
+        stolen_time(here),
         tracefs(here),
         compiler(here),
         python_headers(here),
