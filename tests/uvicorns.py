@@ -1,4 +1,4 @@
-"""Start the FastAPI app on two workers of uvicorn, load it with wrk, and end it."""
+"""Start the FastAPI app on workers of uvicorn, load it with wrk, and end it."""
 
 from __future__ import annotations
 
@@ -23,41 +23,46 @@ PER_SECOND = re.compile(r"^Requests/sec:\s+([0-9.]+)", re.MULTILINE)
 FAILED = re.compile(r"^.*(?:Non-2xx|Socket errors).*", re.MULTILINE)
 
 
-def command(port: int, loop: str) -> list[str]:
+def command(port: int, loop: str, workers: int = WORKERS) -> list[str]:
     """Return what a user types to start the app."""
     uvicorn = str(Path(sys.executable).with_name("uvicorn"))
-    options = ["--workers", str(WORKERS), "--port", str(port), "--loop", loop]
+    options = ["--workers", str(workers), "--port", str(port), "--loop", loop]
     return [uvicorn, "fastapi_pg:app", *options, "--log-level", "warning"]
 
 
 @contextmanager
 def serving(
-    before: list[str], port: int, loop: str, environment: dict[str, str]
+    before: list[str],
+    port: int,
+    loop: str,
+    environment: dict[str, str],
+    workers: int = WORKERS,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run the app, behind the command `before`, while both workers answer; then end it.
+    """Run the app, behind the command `before`, while all workers answer; then end it.
 
-    After it, returncode is that of uvicorn's supervisor, and stderr was read to its end.
+    After it, returncode is that of uvicorn, of its supervisor or its only worker, and stderr was
+    read to its end.
     """
     env = {**os.environ, "PYTHONPATH": str(APPS), **environment}
     with subprocess.Popen(
-        [*before, *command(port, loop)], env=env, stderr=subprocess.PIPE, text=True
+        [*before, *command(port, loop, workers)], env=env, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            wait_for_workers(port)
+            wait_for_workers(port, workers)
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=100)
-            if process.returncode not in (0, 143):
+            if process.returncode not in (0, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise RuntimeError(f"ended with {process.returncode}: {err[-2000:]}")
 
 
-def wait_for_workers(port: int, seconds: float = 60) -> None:
+def wait_for_workers(port: int, workers: int = WORKERS, seconds: float = 60) -> None:
     """Ask until each worker has answered; the paths are beyond those of serials.lua."""
     seen: set[int] = set()
     deadline = time.monotonic() + seconds
     serial = 50_000
-    while len(seen) < WORKERS:
+    while len(seen) < workers:
         if time.monotonic() > deadline:
             raise TimeoutError(f"answered: {seen}")
         serial += 1

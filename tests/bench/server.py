@@ -1,9 +1,13 @@
-"""Compare what FastAPI on two uvicorn workers serves untraced and at each level, under wrk.
+"""Compare what FastAPI on uvicorn serves untraced and at each level, under wrk.
 
     sudo .venv/bin/python tests/bench/server.py --rounds 4
 
 Each request asks PostgreSQL twice (tests/apps/fastapi_pg.py). As in compare.py, each round runs
 every variant once, in another order; shown is the median over rounds.
+
+uvloop serves from two workers, asyncio from one: the socket that workers inherit has no protocol
+number in Python, so asyncio sets no TCP_NODELAY, and each answer's body, the second segment, waits
+some 40 ms for the acknowledgement of its head (Nagle's algorithm).
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from compare import LEVELS, MALLOC, UNTRACED, Sample, output, summary
 from lab import private_postgres
 from tabulate import tabulate
 
+WORKERS = {"asyncio": 1, "uvloop": uvicorns.WORKERS}
+
 
 def run(loop: str, variant: str, trace: Path, dsn: str, seconds: int) -> Sample:
     """Serve and load once, after a warm-up of a second that is in the trace, too."""
@@ -31,7 +37,7 @@ def run(loop: str, variant: str, trace: Path, dsn: str, seconds: int) -> Sample:
         before = [awaitscope, "run", "-o", str(trace), "--force", "--level", str(LEVELS[variant])]
         before.append("--")
     port = free_port()
-    with uvicorns.serving(before, port, loop, {"DSN": dsn, **MALLOC}):
+    with uvicorns.serving(before, port, loop, {"DSN": dsn, **MALLOC}, WORKERS[loop]):
         warm_up = uvicorns.load(port, 1, path="/rows/1")
         per_second = uvicorns.load(port, seconds, path="/rows/1")
     requests = round(warm_up + per_second * seconds)
