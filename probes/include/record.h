@@ -49,7 +49,8 @@
 #define KIND_TASK_NAME 38
 #define KIND_WORK 39
 #define KIND_STREAM_WRITE 40
-#define KIND_AGENT_MAX 41
+#define KIND_HANDSHAKE 41
+#define KIND_AGENT_MAX 42
 
 /* ---- flags of the kernel head ---- */
 #define FLAG_SOFTIRQ 1        /* happened inside a NET_RX softirq */
@@ -491,6 +492,23 @@ struct ev_stream_write {
 	s32 fd;           /* descriptor of the stream */
 	u32 task;         /* running task (ev_task.task), 0 none */
 	u64 spare2[2];    /* 0 */
+};
+
+/* ---- ev_handshake.flags: without one, it wants to read or write first ---- */
+#define HANDSHAKE_OVER 1      /* it returned: the handshake is done */
+#define HANDSHAKE_FAILED 2    /* it raised something else than that it wants more */
+
+/* One call of do_handshake: on a socket or in memory a TLS handshake takes one or several. */
+struct ev_handshake {
+	u64 ts_ns;        /* it was called */
+	u32 tid;          /* thread */
+	u16 spare0;       /* 0 */
+	u8 kind;          /* KIND_HANDSHAKE */
+	u8 flags;         /* HANDSHAKE_* */
+	u64 end_ns;       /* it returned or raised */
+	u32 tls;          /* serial of the handshake, the same in all its calls */
+	u32 run;          /* run during which it was called (ev_step.run, ev_callback.run), 0 none */
+	u64 spare2[4];    /* 0 */
 };
 
 /* A piece of an interned string; pieces of one id follow each other. */

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,3 +86,20 @@ def test_uvloops_tls_is_a_part_of_the_set_up(tmp_path: Path, certificate: list[s
     trace, _said = record(tmp_path, "tls_streams.py", *certificate, *on("uvloop"))
     whats = [tuple(part["what"] for part in row["setup"]) for row in trace.awaits if row["setup"]]
     assert whats == [("connect", "handshake")] * 8
+
+
+def test_handshakes_in_memory(tmp_path: Path, certificate: list[str]) -> None:
+    """They and start_tls have their times and outcomes, as with the agent in C."""
+    trace, _said = record(tmp_path, "handshakes.py", *certificate, *on("uvloop"))
+    found = [
+        part
+        for row in trace.awaits
+        for part in row["setup"]
+        if part["what"] == "handshake" and part["task_id"] == row["task_id"]
+    ]
+    told = [wait["handshake"] for wait in trace.truth["waits"]]
+    told.sort(key=itemgetter("start_ns"))
+    assert [part["outcome"] for part in found] == [shake["outcome"] for shake in told]
+    for part, shake in zip(found, told, strict=True):
+        end_ns = part["start_ns"] + part["dur_ns"]
+        assert shake["start_ns"] <= part["start_ns"] < end_ns <= shake["end_ns"]

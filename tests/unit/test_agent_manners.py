@@ -118,3 +118,41 @@ print(sorted(set(sys.modules) - {"_awaitscope_agent", "__future__"}), os.listdir
     lab_in_c.cache = lab_in_c.folder / "empty"
     assert lab_in_c.run(program).stdout == plain
     assert [int(ring.head["mode"]) for ring in lab_in_c.rings()] == [1]
+
+
+def test_handshakes_are_as_before(lab: Lab) -> None:
+    """What shakes hands looks, answers and fails as it does without the agent."""
+    program = """
+import asyncio, inspect, pickle, ssl, traceback, _ssl
+async def main(): pass
+asyncio.run(main())
+method = _ssl._SSLSocket.do_handshake
+print(method.__qualname__, method.__doc__)
+print(inspect.signature(method), inspect.signature(ssl.SSLSocket.do_handshake))
+print(pickle.loads(pickle.dumps(ssl.SSLObject.do_handshake)) is ssl.SSLObject.do_handshake)
+try:
+    _ssl._SSLSocket.do_handshake = None
+except TypeError as error:
+    print(error)
+context = ssl.create_default_context()
+read, write = ssl.MemoryBIO(), ssl.MemoryBIO()
+tls = context.wrap_bio(read, write, server_hostname="localhost")
+for bytes in (b"", b"no TLS at all"):
+    read.write(bytes)
+    try:
+        tls.do_handshake()
+    except ssl.SSLError as error:
+        print(type(error), error.reason, error.__context__, write.pending > 0)
+try:
+    method(1)
+except TypeError as error:
+    print(error)
+"""
+    plain = lab.run(program, traced=False)
+    traced = lab.run(program)
+    assert "SSLWantReadError" in plain.stdout
+    assert (traced.stdout, traced.stderr) == (plain.stdout, plain.stderr)
+    (ring,) = lab.rings()
+    want_read, failed = ring.of("handshake")
+    assert (want_read["flags"], failed["flags"]) == (0, 2)  # HANDSHAKE_FAILED
+    assert want_read["tls"] == failed["tls"] > 0

@@ -38,7 +38,7 @@ def test_numbers_are_those_of_the_header() -> None:
     """What has a name in both has one value."""
     constants = header.load().constants
     for name, value in vars(light).items():
-        if name.startswith(("KIND_", "HOW_", "RUN_", "LOOP_")) and name != "KIND_AT":
+        if name.startswith(("KIND_", "HOW_", "RUN_", "LOOP_", "HANDSHAKE_")) and name != "KIND_AT":
             assert value == constants[name], name
     assert constants["AGENT_MAGIC"] == light.MAGIC
     assert constants["RECORD_SCHEMA"] == light.SCHEMA

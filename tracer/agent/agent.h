@@ -225,6 +225,7 @@ u32 run_serial(void);
 int hooks_install(PyObject *loop_type, PyObject *handle_type, PyObject *timer_type,
 		  PyObject *report);
 int hook_put(PyObject *type, PyMethodDef *def, PyObject **old);
+int hook_put_fixed(PyTypeObject *type, PyMethodDef *def, PyObject **old);
 int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old);
 PyObject *call_method(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t n,
 		      PyObject *names);
@@ -265,6 +266,9 @@ PyObject *uvloop_executor(PyObject *loop);
 
 /* ---- writes.c ---- */
 void writes_install(void);
+
+/* ---- handshake.c ---- */
+void handshake_install(void);
 
 /* ---- eager.c ---- */
 void eager_install(PyObject *loop_type, enum loop_kind kind);

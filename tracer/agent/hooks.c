@@ -228,6 +228,26 @@ int hook_put(PyObject *type, PyMethodDef *def, PyObject **old)
 	return result;
 }
 
+/* As hook_put, into a class written in C, which does not let its attributes be set. */
+int hook_put_fixed(PyTypeObject *type, PyMethodDef *def, PyObject **old)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+	PyObject *dict = PyType_GetDict(type);
+#else
+	PyObject *dict = new_ref(type->tp_dict);
+#endif
+	PyObject *descriptor = PyDescr_NewMethod(type, def);
+	int result = -1;
+
+	*old = PyObject_GetAttrString((PyObject *)type, def->ml_name);
+	if (*old && dict && descriptor)
+		result = PyDict_SetItemString(dict, def->ml_name, descriptor);
+	PyType_Modified(type);
+	Py_XDECREF(descriptor);
+	Py_XDECREF(dict);
+	return result;
+}
+
 /* Put a C method in the place of a Python one; -1 with an exception if it is not asyncio's. */
 int hook_replace(PyObject *type, PyMethodDef *def, PyObject **old)
 {
@@ -268,5 +288,6 @@ int hooks_install(PyObject *loop_type, PyObject *handle, PyObject *timer, PyObje
 		PyErr_Clear(); /* then it is not seen that a signal was the cause, nothing else */
 	threadsafe_install();
 	work_install(loop_type, ASYNCIO);
+	handshake_install();
 	return 0;
 }

@@ -113,26 +113,6 @@ static PyMethodDef writelines_def = {"writelines", (PyCFunction)(void (*)(void))
 				     METH_FASTCALL | METH_KEYWORDS,
 				     "writelines($self, bufs)\n--\n\n"};
 
-/* As hook_put, into a class of Cython's, which does not let its attributes be set. */
-static int put(PyTypeObject *type, PyMethodDef *def, PyObject **old)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-	PyObject *dict = PyType_GetDict(type);
-#else
-	PyObject *dict = new_ref(type->tp_dict);
-#endif
-	PyObject *descriptor = PyDescr_NewMethod(type, def);
-	int result = -1;
-
-	*old = PyObject_GetAttrString((PyObject *)type, def->ml_name);
-	if (*old && dict && descriptor)
-		result = PyDict_SetItemString(dict, def->ml_name, descriptor);
-	PyType_Modified(type);
-	Py_XDECREF(descriptor);
-	Py_XDECREF(dict);
-	return result;
-}
-
 /* Put the hooks in place; without them it is not known whose such bytes are, nothing else. */
 void writes_install(void)
 {
@@ -143,8 +123,8 @@ void writes_install(void)
 	name_socket = PyUnicode_InternFromString("socket");
 	queue_size = type ? attribute(type, "get_write_buffer_size") : NULL;
 	if (queue_size && PyType_Check(type) && name_get_extra_info && name_socket &&
-	    !put((PyTypeObject *)type, &write_def, &old_write))
-		put((PyTypeObject *)type, &writelines_def, &old_writelines);
+	    !hook_put_fixed((PyTypeObject *)type, &write_def, &old_write))
+		hook_put_fixed((PyTypeObject *)type, &writelines_def, &old_writelines);
 	PyErr_Clear();
 	Py_XDECREF(type);
 }

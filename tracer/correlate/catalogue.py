@@ -121,7 +121,7 @@ DOCS: dict[str, dict[str, str]] = {
         "start_ns": "begin, CLOCK_MONOTONIC ns",
         "dur_ns": "until its end, ns; NULL: not known",
         "work_id": "resolve: work.id",
-        "callback_id": "handshake: callback.id of the callback that began it",
+        "handshake_id": "handshake: handshake.id of its first call; the last of its `tls` ended it",
         "call_id": "syscall.id of the connect, of the handshake's first send",
         "last_call_id": "handshake: syscall.id of the receive that ended it",
         "state_id": "connect: socket_state.id of the change that ended it",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NARROW = np.iinfo(np.int32)
 # record.h: RUN_*
 TIMER, THROWN, EAGER, CANCEL, FAILED, FROM_THREAD = 1, 2, 4, 8, 16, 32
+SHAKE_OVER, SHAKE_FAILED = 1, 2  # HANDSHAKE_*
 
 
 class Table:

@@ -7,12 +7,16 @@ Each part is proven by its own events; what has none is not there:
 - connect: a connect call in the await's step; from its entry to the end of SYN_SENT
   (inet_sock_set_state). Where no such change was recorded and the call did not succeed at once,
   its end is not known;
-- handshake: a callback `SSLProtocol.connection_made` that the await's step put on the ready queue
-  before it parked in `create_connection`, `start_tls` or a server's accept; from the callback's
-  begin, in which the client says hello, to the task's waking: the handshake is over
-  (Lib/asyncio/sslproto.py). uvloop's is called by libuv's news of the connection, and lets the task
-  go on to wait for the handshake (create_connection in uvloop/loop.pyx). Libraries that shake hands
-  in a memory buffer of their own (anyio) leave no such trace, nor do names that libuv resolves.
+- handshake: from the first call of do_handshake on a TLS object to the end of the last, in whatever
+  does it: asyncio's and uvloop's own TLS, a library in memory (anyio), an ssl.SSLSocket. It is the
+  await's if its own step made the first call; or if that was in the callback which the await's step
+  put on the ready queue before it parked in `create_connection`, `start_tls` or a server's accept
+  (Lib/asyncio/sslproto.py); or in libuv's news of the connection, which let the task go on to wait
+  for the handshake (create_connection in uvloop/loop.pyx). One that no call ended (the peer left,
+  it was cancelled) lasts until the task's waking. It is told where it began, though the task may
+  go on with it in further awaits.
+
+A name that libuv resolves (on uvloop) leaves no such trace.
 
 The set-up of a task is also that of the await in which another task waited for its end alone
 (wait_for before CPython 3.12, aiohttp's resolver, anyio's group of the one task that connects);
@@ -26,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.correlate.events import CANCEL, FAILED, THROWN
+from tracer.correlate.events import CANCEL, FAILED, SHAKE_FAILED, SHAKE_OVER, THROWN
 from tracer.correlate.gaps import touched
-from tracer.correlate.index import Index, Ints, Keys, ints, sum_by, take
+from tracer.correlate.index import Bools, Index, Ints, Keys, ints, sum_by, take
 from tracer.correlate.tasks import HOW_YIELD
 from tracer.correlate.wakes import BY_CANCEL, BY_TASK
 from tracer.system.syscalls import NUMBER
@@ -38,9 +42,8 @@ if TYPE_CHECKING:
 
 # include/net/tcp_states.h
 _ESTABLISHED, _SYN_SENT = 1, 2
-_MADE = "SSLProtocol.connection_made"
 _PARKED_IN = ("_create_connection_transport", "start_tls", "_accept_connection2")
-_IDS = ("work_id", "callback_id", "call_id", "last_call_id", "state_id")
+_IDS = ("work_id", "handshake_id", "call_id", "last_call_id", "state_id")
 _MOST_TASKS = 16  # that wait for each other
 _SEVERAL = ("gather.", "TaskGroup.", "_wait.<locals>.")  # done callbacks of asyncio, anyio
 _RESULT, _EXCEPTION, _CANCELLED, _OPEN = range(4)
@@ -117,34 +120,62 @@ def _connected(p: Picture) -> _Columns:
 
 
 def _shaken(p: Picture) -> _Columns:
-    call, back, step, sus = p.events["syscall"], p.events["callback"], p.events["step"], p.sus
-    named = p.events.passing(back["agent"], back["name_str"], lambda name: name.endswith(_MADE))
-    rows = np.flatnonzero(named)
-    run = p.runs.of_callback[rows]
-    at = Keys(sus.run).find(take(p.runs.waker, run))
-    leaf = take(step["leaf_str"], take(sus.step, at), 0)
-    agent = take(sus.agent, at, 0)
-    fits = (at >= 0) & p.events.passing(agent, leaf, lambda text: text.endswith(_PARKED_IN))
-    woken = Keys(sus.waker).find(run)
-    after = Keys(sus.run).find(take(sus.next_run, woken))
-    by_libuv = (at < 0) & (after >= 0) & (take(sus.group, after) == take(sus.group, woken))
-    at, fits = np.where(by_libuv, after, at), fits | by_libuv
-    rows, run, at = rows[fits], run[fits], at[fits]
-    outcome = _outcomes(p, at)
+    shake, call, sus = p.events["handshake"], p.events["syscall"], p.sus
+    key = shake["agent"] << 32 | shake["tls"]
+    order = np.lexsort((shake["ts_ns"], key))
+    fresh = np.diff(key[order], prepend=-1) != 0
+    first, last = order[fresh], order[np.append(fresh[1:], fresh[:1])]
+    run, last_run = (_runs(p, shake["agent"][rows], shake["run"][rows]) for rows in (first, last))
+    at, own = _shaking(p, run)
+    its = at >= 0
+    first, last, run, last_run = (rows[its] for rows in (first, last, run, last_run))
+    at, own = at[its], own[its]
+    left = np.where(own, Keys(sus.run).find(last_run), at)
+    flags = shake["flags"][last]
+    outcome = _outcomes(p, left)
+    outcome[(outcome == _RESULT) | (left < 0) | (flags & SHAKE_FAILED != 0)] = _EXCEPTION
+    outcome[flags & SHAKE_OVER != 0] = _RESULT
+    end = np.where(outcome == _OPEN, -1, take(sus.wake, left))
+    told = (flags != 0) | (left < 0)
+    end[told] = shake["end_ns"][last[told]]
     sends = p.calls.sends
     sent = Index(sends.run, call["ts_ns"][sends.row])
-    first = take(sends.row, sent.after(run, back["ts_ns"][rows]))
+    into = np.where(last_run != run, Keys(sus.next_run).find(last_run), -1)
     return _part(
         p,
         "handshake",
         at,
-        back["ts_ns"][rows],
-        np.where(outcome == _OPEN, -1, sus.wake[at]),
+        shake["ts_ns"][first],
+        end,
         outcome=outcome,
-        callback_id=rows,
-        call_id=first,
-        last_call_id=p.wakes.receive[at],
+        handshake_id=first,
+        call_id=take(sends.row, sent.after(run, shake["ts_ns"][first])),
+        last_call_id=take(p.wakes.receive, np.where(own, into, at)),
     )
+
+
+def _runs(p: Picture, agent: Ints, serial: Ints) -> Ints:
+    """Return the run of each serial, of a step or a callback; -1 for none."""
+    found = np.full(len(serial), -1, np.int64)
+    for table, of in (("step", p.runs.of_step), ("callback", p.runs.of_callback)):
+        known = p.events[table]
+        at = take(of, Keys(known["agent"] << 32 | known["run"]).find(agent << 32 | serial))
+        found = np.where(at >= 0, at, found)
+    return found
+
+
+def _shaking(p: Picture, run: Ints) -> tuple[Ints, Bools]:
+    """Return whose handshakes began in these runs, and whether the await's own step does them."""
+    step, sus = p.events["step"], p.sus
+    own = Keys(sus.run).find(run)
+    made = Keys(sus.run).find(take(p.runs.waker, run))
+    leaf, agent = take(step["leaf_str"], take(sus.step, made), 0), take(sus.agent, made, 0)
+    waits = p.events.passing(agent, leaf, lambda text: text.endswith(_PARKED_IN))
+    woken = Keys(sus.waker).find(run)
+    after = Keys(sus.run).find(take(sus.next_run, woken))
+    by_libuv = (made < 0) & (after >= 0) & (take(sus.group, after) == take(sus.group, woken))
+    at = np.where(by_libuv, after, np.where(waits, made, -1))
+    return np.where(own >= 0, own, at), own >= 0
 
 
 def _is_of_several(name: str) -> bool:

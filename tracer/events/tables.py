@@ -30,7 +30,16 @@ KERNEL_TABLES = (
     "gap",
     "agent_thread",
 )
-AGENT_TABLES = ("loop", "task", "step", "callback", "work", "stream_write", "agent_gap")
+AGENT_TABLES = (
+    "loop",
+    "task",
+    "step",
+    "callback",
+    "work",
+    "stream_write",
+    "handshake",
+    "agent_gap",
+)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ _STATES_FROM_LEVEL = 2  # inet_sock_set_state
 # the events that prove a part, in their order: the column that names each, and its table
 _PROOFS = {
     "work_id": "work",
-    "callback_id": "callback",
+    "handshake_id": "handshake",
     "call_id": "syscall",
     "state_id": "socket_state",
     "last_call_id": "syscall",

@@ -15,7 +15,7 @@ that function. Nothing is known to them that this agent does not know.
 
 import sys
 
-from . import eager, hooks, tasks, texts, uvloop, work
+from . import eager, handshake, hooks, tasks, texts, uvloop, work
 from .patch import replace
 from .ring import Unwritable, ring
 
@@ -48,6 +48,7 @@ def install(loop, handle, timer, task, _future, py_task, gather, _report):  # no
     if _HAS_EAGER:
         replace(loop, "create_task", eager.hooked_create_task)
     replace(loop, "run_in_executor", work.hooked_run_in_executor)
+    handshake.install()
 
 
 def install_uvloop(loop):
