@@ -78,6 +78,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (old_tid != tid)
 		threads.delete(&old_tid);
 	gils.delete(&n.tgid);
+	polled.delete(&tid);
 	threads.update(&tid, &n); /* the agent's slot went with the old image */
 	emit_thread(task, tid, THREAD_EXEC, 0, 0);
 	return 0;
@@ -92,6 +93,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	emit_thread(ctx->args[0], tid, THREAD_EXIT, 0, 0);
 	if (tid == t->tgid)
 		gils.delete(&tid);
+	polled.delete(&tid);
 	threads.delete(&tid);
 	return 0;
 }

@@ -49,8 +49,16 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 			t->enter_ns = bpf_ktime_get_ns();
 			return 0;
 		}
+		if (c == CLASS_POLL) {
+			note_polled(t, nr, &a);
+			t->enter_ns = bpf_ktime_get_ns();
+			return 0;
+		}
 		t->fd = c == CLASS_SOCKET ? -1 : (s32)a.di;
+		if (nr == NR_CLOSE)
+			forget_watched(t, a.di);
 		if (c == CLASS_EPOLL_WAIT) {
+			t->epfd = (u32)a.di + 1;
 			t->polled_ns = 0;
 			t->timeout_ms = RD(s32, regs, O_REGS_R10);
 			if (nr == NR_EPOLL_PWAIT2) {
@@ -73,8 +81,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 						? RD(u32, sk, O_TCP_WRITE_SEQ) : RD(u32, sk, O_TCP_COPIED_SEQ);
 				}
 			} else if (c == CLASS_WRITE || c == CLASS_READ) {
-				u64 w = (u64)t->tgid << 32 | (u32)fd;
-				u32 in_loop = watched.lookup(&w) != NULL;
+				u32 in_loop = is_watched(t, fd);
 				t->keep = (mode & S_IFMT) == S_IFIFO || in_loop;
 				if ((mode & S_IFMT) == S_IFIFO && in_loop)
 					t->sock = sk << 1 | (c == CLASS_WRITE);

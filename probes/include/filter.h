@@ -17,6 +17,7 @@ struct thread_state {
 	u64 wake_ns;    /* last sched_waking */
 	u64 wake_sock;  /* the socket that caused it */
 	u32 tgid;
+	u32 epfd;       /* the epoll that it waited in, and 1; 0 none, or it is closed */
 	u32 seq;
 	s32 fd;
 	u32 waker_tid;
@@ -49,7 +50,7 @@ BPF_ARRAY(config, struct config, 1);
 #define CLASS_OTHER 0       /* recorded only if it took SLOW_NS */
 #define CLASS_SEND 1        /* descriptor of a socket; bytes go out */
 #define CLASS_RECV 2
-#define CLASS_WRITE 3       /* as SEND, RECV; only sockets, pipes and descriptors that epoll watches */
+#define CLASS_WRITE 3       /* as SEND, RECV; only sockets, pipes and descriptors that a loop watches */
 #define CLASS_READ 4
 #define CLASS_EPOLL_WAIT 5
 #define CLASS_EPOLL_CTL 6
@@ -59,12 +60,10 @@ BPF_ARRAY(config, struct config, 1);
 #define CLASS_FD 10         /* any other with a descriptor first */
 #define CLASS_PLAIN 11      /* recorded, no descriptor */
 #define CLASS_PRCTL 12
+#define CLASS_POLL 13       /* as PLAIN; poll, select and their likes */
 #define SLOW_NS 1000000
 #define ADDRESSES 65536     /* mmap and brk return none below */
 BPF_ARRAY(syscall_class, u32, 512);
-
-/* Descriptors that epoll watches: key tgid << 32 | fd. */
-BPF_HASH(watched, u64, u32, 65536);
 
 struct sock_state {
 	u64 id;

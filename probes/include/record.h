@@ -97,7 +97,7 @@ struct ev_syscall {
 	u8 flags;         /* FLAG_TCP, FLAG_OPEN, FLAG_UNSTAMPED */
 	u64 task;         /* stamp: serial of the asyncio task running at entry (ev_task.task), 0 none */
 	u64 dur_ns;       /* exit minus entry */
-	u64 sock;         /* socket of fd (ev_socket.sock); of a pipe that an epoll watches 2 * inode, + 1 for a write; else 0 */
+	u64 sock;         /* socket of fd (ev_socket.sock); of a pipe that a loop watches 2 * inode, + 1 for a write; else 0 */
 	s32 ret;          /* result: bytes, a descriptor, a count, or a negative errno; 0 for an address */
 	s32 fd;           /* first descriptor argument; accepted descriptor's listener; -1 none */
 	u32 seq;          /* TCP: first sequence number of the bytes moved (write_seq or copied_seq at entry) */

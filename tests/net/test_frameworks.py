@@ -80,12 +80,15 @@ def test_a_multiplexed_connections_bytes_are_complete(traced: Tracings) -> None:
     assert trace.truth["total"] <= sent <= trace.truth["total"] + most
 
 
-def test_an_await_on_a_pipe(traced: Tracings) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "poll", "select"])
+def test_an_await_on_a_pipe(traced: Tracings, loop: str) -> None:
     """It is of the kind of what was awaited, a child's or a stream's, and its reads are the proof.
 
-    No packets carry its bytes, and the calls on a pipe that no loop watches are nobody's.
+    No packets carry its bytes, and the calls on a pipe that no loop watches are nobody's: not one
+    that a step polls itself, nor one that got the number of one that was watched.
     """
-    trace = traced("pipes.py")
+    trace = traced("pipes.py", *on(loop))
+    assert verdict(trace).good
     rows = trace.awaits_at("pipes.py", "await reader.readexactly(recv)")
     assert len(rows) >= len(trace.truth["waits"])
     for row in rows:
@@ -99,8 +102,9 @@ def test_an_await_on_a_pipe(traced: Tracings) -> None:
     assert {step["reason"] for step in document[3:9]} == {"pipe"}
     assert document[11]["status"] == "observed"
     loops = {task["tid"] for task in trace.tasks}
-    theirs = trace.query(f"SELECT DISTINCT tid FROM syscall WHERE sock > 0 AND sock < {1 << 33}")
+    theirs = trace.query(f"SELECT tid, ret FROM syscall WHERE sock > 0 AND sock < {1 << 33}")
     assert {row["tid"] for row in theirs} == loops
+    assert not {row["ret"] for row in theirs} & set(trace.truth["nobodys"])
 
 
 @pytest.mark.postgres

@@ -62,4 +62,4 @@ SOURCES = (
     "packets.bpf.c",
     "interrupts.bpf.c",
 )
-INCLUDES = ("record.h", "kernel.h", "filter.h", "emit.h", "socket.h")
+INCLUDES = ("record.h", "kernel.h", "filter.h", "watch.h", "emit.h", "socket.h")

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 # classes: see CLASS_* in probes/include/filter.h
 OTHER, SEND, RECV, WRITE, READ, EPOLL_WAIT, EPOLL_CTL = range(7)
-ACCEPT, CONNECT, SOCKET, FD, PLAIN, PRCTL = range(7, 13)
+ACCEPT, CONNECT, SOCKET, FD, PLAIN, PRCTL, POLL = range(7, 14)
 
 _TABLE: dict[str, tuple[int, int]] = {
     "read": (0, READ),
     "write": (1, WRITE),
     "close": (3, FD),
-    "poll": (7, PLAIN),
+    "poll": (7, POLL),
     "mmap": (9, PLAIN),
     "munmap": (11, PLAIN),
     "pread64": (17, FD),
     "pwrite64": (18, FD),
     "readv": (19, READ),
     "writev": (20, WRITE),
-    "select": (23, PLAIN),
+    "select": (23, POLL),
     "mremap": (25, PLAIN),
     "nanosleep": (35, PLAIN),
     "socket": (41, SOCKET),
@@ -42,8 +42,8 @@ _TABLE: dict[str, tuple[int, int]] = {
     "clock_nanosleep": (230, PLAIN),
     "epoll_wait": (232, EPOLL_WAIT),
     "epoll_ctl": (233, EPOLL_CTL),
-    "pselect6": (270, PLAIN),
-    "ppoll": (271, PLAIN),
+    "pselect6": (270, POLL),
+    "ppoll": (271, POLL),
     "epoll_pwait": (281, EPOLL_WAIT),
     "accept4": (288, ACCEPT),
     "epoll_create1": (291, SOCKET),
@@ -96,13 +96,13 @@ RECVS = frozenset(nr for nr, cls in CLASS_OF.items() if cls in (RECV, READ))
 
 
 # in which an event loop waits: asyncio has selectors on epoll, on poll and on select
-POLLS = frozenset(NUMBER[name] for name in ("poll", "ppoll", "select", "pselect6"))
+POLLS = frozenset(nr for nr, cls in CLASS_OF.items() if cls == POLL)
 WAITS = POLLS | {nr for nr, cls in CLASS_OF.items() if cls == EPOLL_WAIT}
 
 
 def defines() -> list[str]:
     """Return the numbers that the probes know by name, as `-DNR_NAME=number`."""
-    names = ("epoll_pwait2", "futex", "io_uring_enter")
+    names = ("close", "select", "pselect6", "epoll_pwait2", "futex", "io_uring_enter")
     known = {name: NUMBER[name] for name in names} | {"exit": 60}
     return [f"-DNR_{name.upper()}={nr}" for name, nr in known.items()]
 
