@@ -15,7 +15,10 @@ from tracer.system.invocation import called_as
 if TYPE_CHECKING:
     from tracer.correlate.trace import Trace
 
-NO_LOOP = "only asyncio's and uvloop's loops have tasks, and none was seen (trio has its own)"
+NO_LOOP = (
+    "only asyncio's and uvloop's loops have tasks, and none was seen"
+    " (a process that only starts others has none; trio has its own)"
+)
 _OF_AGENT = [r.name for r in load_header().records.values() if r.kind is not None and r.kind >= 32]
 
 
