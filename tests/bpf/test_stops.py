@@ -27,6 +27,7 @@ async def main():
         for _ in range(50):
             one.send(b"x" * 100)
             await reader.readexactly(100)
+        await asyncio.sleep(0.005)
     writer.close()
     one.close()
 asyncio.run(main())
@@ -37,10 +38,10 @@ SMALL = ("--agent-slots", "16384", "--level", "2")
 
 @pytest.fixture
 def disk(scope: Scope) -> Iterator[Path]:
-    """Mount a disk of 8 MiB where the trace goes; the command works beside it."""
+    """Mount a disk of 12 MiB where the trace goes; the command works beside it."""
     folder = scope.folder / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], check=True)
     scope.trace = folder / "t"
     try:
         yield folder
