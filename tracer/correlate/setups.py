@@ -125,7 +125,8 @@ def _shaken(p: Picture) -> _Columns:
     order = np.lexsort((shake["ts_ns"], key))
     fresh = np.diff(key[order], prepend=-1) != 0
     first, last = order[fresh], order[np.append(fresh[1:], fresh[:1])]
-    run, last_run = (_runs(p, shake["agent"][rows], shake["run"][rows]) for rows in (first, last))
+    runs = _runs(p, shake["agent"], shake["run"])
+    run, last_run = runs[first], runs[last]
     at, own = _shaking(p, run)
     its = at >= 0
     first, last, run, last_run = (rows[its] for rows in (first, last, run, last_run))
