@@ -81,6 +81,11 @@ class Machine:
         return self.root / str(path).lstrip("/")
 
     @cached_property
+    def types(self) -> Btf | None:
+        """Return the kernel's types, read once; None without BTF."""
+        return Btf.load(self.kernel.btf) if self.kernel.btf else None
+
+    @cached_property
     def kernel(self) -> Kernel:
         """Return the kernel's facts, read once."""
         return read_kernel(self.root)
@@ -169,9 +174,9 @@ def load(machine: Machine) -> Check:
 def tracepoints(machine: Machine, wanted: Sequence[Tracepoint]) -> Check:
     """Compare the tracepoints that the probes use with the kernel's own prototypes."""
     why = "each probe sits on one; where one is missing its events are absent, with the reason"
-    if not machine.kernel.btf:
+    types = machine.types
+    if not types:
         return Check("tracepoints", "warn", required=False, seen="unknown without BTF", why=why)
-    types = Btf.load(machine.kernel.btf)
     missing, required, by_function = [], False, []
     for point in wanted:
         count = types.raw_tracepoint_args(point.name)
@@ -231,11 +236,7 @@ def clock(machine: Machine) -> Check:
 def stolen_time(machine: Machine) -> Check:
     """Check that CPU time which a hypervisor takes from this machine is told."""
     why = "a loop whose CPU was taken away did not hold itself"
-    try:
-        types = Btf.load(machine.at("/sys/kernel/btf/vmlinux"))
-    except (OSError, ValueError):
-        types = None
-    reason = untold(types, machine.root)
+    reason = untold(machine.types, machine.root)
     if reason is None:
         seen = f"{stolen_ticks(machine.root)} ticks since boot"
         return Check("stolen time", "ok", required=False, seen=seen, why=why)
